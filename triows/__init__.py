@@ -1,0 +1,36 @@
+"""triows streams live agent sessions: every channel is a log, every subscription a cursor."""
+
+from triows.application import Handler as Handler
+from triows.application import Request as Request
+from triows.auth import Action as Action
+from triows.auth import Authenticator as Authenticator
+from triows.auth import Authorizer as Authorizer
+from triows.auth import Grants as Grants
+from triows.auth import Identity as Identity
+from triows.config import AuthSettings as AuthSettings
+from triows.config import Limits as Limits
+from triows.config import LogLimits as LogLimits
+from triows.config import ServerSettings as ServerSettings
+from triows.config import Settings as Settings
+from triows.errors import AuthError as AuthError
+from triows.errors import CloseCode as CloseCode
+from triows.errors import ConfigError as ConfigError
+from triows.errors import ConnectionClosed as ConnectionClosed
+from triows.errors import ErrorCode as ErrorCode
+from triows.errors import HandshakeRefused as HandshakeRefused
+from triows.errors import RequestError as RequestError
+from triows.errors import TriowsError as TriowsError
+from triows.messages import Message as Message
+from triows.messages import MessageType as MessageType
+from triows.messages import Position as Position
+from triows.messages import command as command
+from triows.messages import end as end
+from triows.messages import event as event
+from triows.messages import log as log
+from triows.messages import message as message
+from triows.messages import status as status
+from triows.server import Server as Server
+from triows.server import open_server as open_server
+from triows.server import serve as serve
+from triows.tokens import JWTAuth as JWTAuth
+from triows.tokens import make_token as make_token

@@ -1,0 +1,135 @@
+"""Who somebody is, what they may do, and whose word is taken back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from enum import StrEnum
+from typing import Any, Protocol, final
+
+import attrs
+
+from triows.errors import AuthError
+from triows.messages import SYSTEM, Patterns
+
+
+class Action(StrEnum):
+    """What an identity may ask to do with a channel."""
+
+    SUBSCRIBE = "subscribe"
+    PUBLISH = "publish"
+    COMMAND = "command"
+    PRESENCE = "presence"
+
+
+@attrs.frozen
+class Grants:
+    """What a token allows: for each action the channels, by name or pattern.
+
+    Attributes:
+        admin: everything, the server's own channels and its administration included.
+    """
+
+    subscribe: Patterns = Patterns()
+    publish: Patterns = Patterns()
+    command: Patterns = Patterns()
+    presence: Patterns = Patterns()
+    admin: bool = False
+
+    def allow(self, action: Action, channel: str) -> bool:
+        """Whether `action` on `channel` is covered. Everybody may listen to `system`."""
+        if self.admin or (action is Action.SUBSCRIBE and channel == SYSTEM):
+            return True
+        patterns: Patterns = getattr(self, action)
+        return patterns.match(channel)
+
+
+@attrs.frozen
+class Identity:
+    """Somebody whose token was verified.
+
+    Attributes:
+        user: the token's `sub`.
+        expires_at: the token's `exp`, seconds since 1970.
+        grants: what it allows.
+        token_id: its `jti`, or None.
+        issued_at: its `iat`, seconds since 1970, or None.
+        claims: all of its claims, for the application.
+    """
+
+    user: str
+    expires_at: float
+    grants: Grants = Grants()
+    token_id: str | None = None
+    issued_at: float | None = None
+    claims: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+
+
+class Authenticator(Protocol):
+    """Turns a token into an identity."""
+
+    async def verify(self, token: str) -> Identity:
+        """Return whose token it is.
+
+        Raises:
+            AuthError: it is not to be believed; the message says why.
+        """
+
+
+Authorizer = Callable[[Identity, Action, str], Awaitable[bool]]
+"""Decides, instead of the grants, whether an identity may do something with a channel.
+
+An exception, or no answer within `limits.handler_timeout`, is a no.
+"""
+
+
+@final
+class Revocations:
+    """Whose tokens are no longer believed, although they are genuine.
+
+    Kept in memory for as long as the process lives: an entry is a few hundred bytes, and to
+    forget one early would let its token in again.
+    """
+
+    def __init__(self) -> None:
+        self._tokens: set[str] = set()
+        self._users: dict[str, float] = {}
+
+    def revoke_token(self, token_id: str) -> None:
+        """Believe no token with this `jti`."""
+        self._tokens.add(token_id)
+
+    def revoke_user(self, user: str) -> None:
+        """Believe no token of `user` issued until now; one without `iat` counts as such.
+
+        `iat` is in whole seconds for most issuers: a token issued within the second of the
+        revocation counts as issued before it.
+        """
+        self._users[user] = time.time()
+
+    def check(self, identity: Identity) -> None:
+        """Raises AuthError if the identity's token was revoked."""
+        if identity.token_id is not None and identity.token_id in self._tokens:
+            raise AuthError("the token was revoked")
+        revoked_at = self._users.get(identity.user)
+        if revoked_at is not None and (identity.issued_at or 0) <= revoked_at:
+            raise AuthError(
+                "all tokens of this user issued until now were revoked; ask for a new one"
+            )
+
+
+@final
+@attrs.frozen
+class Revocable:
+    """An authenticator that also refuses what was revoked."""
+
+    authenticator: Authenticator
+    revocations: Revocations
+
+    async def verify(self, token: str) -> Identity:
+        """As `Authenticator.verify`; no checkpoint lies between the last check and the return,
+        so that nobody is let in while a revocation is under way.
+        """
+        identity = await self.authenticator.verify(token)
+        self.revocations.check(identity)
+        return identity

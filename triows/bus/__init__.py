@@ -1,0 +1,88 @@
+"""The bus: gives messages their place in a channel's log, keeps them, and tells who listens.
+
+Written for a remote engine: publishing is submitted in order and completes later, so that one
+round trip or one fsync serves all that gathered. The engine in memory completes at once.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+
+import trio
+
+from triows.errors import RequestError
+from triows.logs import Log
+from triows.messages import Message, Position, Receipt
+
+Done = Callable[[Receipt | RequestError], None]
+"""Told once how a submitted message fared; never waits, never raises."""
+
+Tell = Callable[[Log], None]
+"""Told that a log has grown; never waits, never raises."""
+
+
+class Bus(ABC):
+    """One engine's promise: sequence, keep, tell.
+
+    An acknowledgement means what the engine says it means; in memory: kept by this process.
+
+    Attributes:
+        published: messages kept since the start.
+        size: bytes all logs in this process are counted with.
+    """
+
+    published: int = 0
+    size: int = 0
+
+    @abstractmethod
+    def submit(self, channel: str, message: Message, user: str, done: Done) -> None:
+        """Publish `message` after all that were submitted before it; never waits.
+
+        Args:
+            channel: a checked channel name.
+            message: type, id and raw are taken from it.
+            user: who publishes; ids are remembered for each user apart.
+            done: told the receipt, or why not: before this returns, or later.
+        """
+
+    @abstractmethod
+    async def open(self, channel: str) -> Log:
+        """Return the channel's log, live from now on, making it if it is new."""
+
+    @abstractmethod
+    async def history(self, log: Log, first: int, last: int, max_bytes: int) -> list[bytes]:
+        """Return the JSON texts of what is kept from offset `first` to `last`, oldest first.
+
+        Stops before `max_bytes` are passed, but returns at least one if there is one.
+        """
+
+    @abstractmethod
+    def logs(self) -> Iterable[Log]:
+        """Return the logs this process holds."""
+
+    @abstractmethod
+    async def run(self) -> None:
+        """Do the engine's background work, until cancelled."""
+
+    async def publish(self, channel: str, message: Message, user: str) -> Position:
+        """Publish `message` and return its position when the engine has kept it.
+
+        Cancelled, the outcome is unknown; with an `id`, publishing again finds out.
+
+        Raises:
+            RequestError: the engine refused it, for example `ended`.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        outcome: list[Receipt | RequestError] = []
+        completed = trio.Event()
+
+        def done(result: Receipt | RequestError) -> None:
+            outcome.append(result)
+            completed.set()
+
+        self.submit(channel, message, user, done)
+        await completed.wait()
+        if isinstance(outcome[0], RequestError):
+            raise outcome[0]
+        return outcome[0].position

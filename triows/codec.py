@@ -1,0 +1,182 @@
+"""Text to messages and back. The bytes of `data` are spliced through, never encoded again."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final, TypeVar
+
+import attrs
+import msgspec
+
+from triows.errors import ErrorCode, RequestError
+from triows.frames import encode_frame
+from triows.messages import MAX_ID, Message, MessageType, Position
+
+_T = TypeVar("_T")
+
+
+@attrs.define
+class _Envelope:
+    """What a text frame may hold; members not named here are ignored."""
+
+    type: str
+    id: str | None = None
+    channel: str | None = None
+    data: msgspec.Raw = msgspec.Raw(b"")
+    timestamp: str | None = None
+    offset: int | None = None
+
+
+_envelope: Final = msgspec.json.Decoder(_Envelope)
+encode_json: Final = msgspec.json.Encoder().encode
+
+
+def decode(payload: bytes) -> Message:
+    """Read one message; `payload` is known to be UTF-8.
+
+    Raises:
+        RequestError: `bad_json` or `bad_request`, saying where.
+    """
+    try:
+        envelope = _envelope.decode(payload)
+    except msgspec.ValidationError as error:
+        raise RequestError(ErrorCode.BAD_REQUEST, f"bad message: {error}") from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise RequestError(ErrorCode.BAD_JSON, f"bad JSON: {error}") from None
+    id_ = envelope.id
+    if id_ is not None and len(id_) > MAX_ID:
+        raise RequestError(
+            ErrorCode.BAD_REQUEST, f"`id` has {len(id_)} characters; the limit is {MAX_ID}"
+        )
+    # bytes(): a Raw pins the whole frame it was cut from.
+    return Message(
+        envelope.type,
+        bytes(envelope.data),
+        envelope.channel,
+        id_,
+        envelope.offset,
+        envelope.timestamp,
+    )
+
+
+def decode_data(message: Message, decoder: msgspec.json.Decoder[_T]) -> _T:
+    """Read the `data` of a request into what `decoder` expects.
+
+    Raises:
+        RequestError: `bad_request`, naming the member that is wrong.
+    """
+    try:
+        return decoder.decode(message.raw or b"{}")
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise RequestError(
+            ErrorCode.BAD_REQUEST, f"`{message.type}`: bad `data`: {error}"
+        ) from None
+
+
+class Clock:
+    """Writes timestamps: RFC 3339, UTC, microseconds, never going back."""
+
+    __slots__ = ("_last", "_prefix", "_second")
+
+    def __init__(self) -> None:
+        self._last = 0
+        self._second = -1
+        self._prefix = ""
+
+    def now(self) -> str:
+        """Return the time now, or the last one told if the system's clock was set back."""
+        micros = max(time.time_ns() // 1000, self._last)
+        self._last = micros
+        second, micro = divmod(micros, 1_000_000)
+        if second != self._second:
+            self._second = second
+            self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
+        return f"{self._prefix}{micro:06}Z"
+
+
+clock: Final = Clock()
+
+
+def encode_published(message: Message, head: bytes, offset: int) -> bytes:
+    """Return the frame of a message at `offset` of a log: made once, sent to every viewer.
+
+    Args:
+        message: type, id and raw are taken from it.
+        head: `published_head` of its channel.
+        offset: its place, stamped into it together with the time.
+    """
+    stamp = b'"offset":%d,"timestamp":"%b"' % (offset, clock.now().encode())
+    named = b',"id":%b' % encode_json(message.id) if message.id is not None else b""
+    data = b',"data":%b' % message.raw if message.raw else b""
+    type_ = encode_json(message.type)
+    return encode_frame(b'{"type":%b,%b%b%b%b}' % (type_, head, stamp, named, data))
+
+
+def published_head(channel: str) -> bytes:
+    """Return the part of a published message that is the same for a whole channel."""
+    return b'"channel":%b,' % encode_json(channel)
+
+
+def encode_push(
+    type: MessageType, data: object, *, channel: str | None = None, id: str | None = None
+) -> bytes:
+    """Return the frame of a message that the server itself says to one connection."""
+    message: dict[str, Any] = {"type": type}
+    if id is not None:
+        message["id"] = id
+    if channel is not None:
+        message["channel"] = channel
+    message["data"] = data
+    message["timestamp"] = clock.now()
+    return encode_frame(encode_json(message))
+
+
+def encode_ack(id: str, channel: str | None, position: Position) -> bytes:
+    """Return the frame that says a message was published, and where it stands.
+
+    Written by hand: it is sent once for each acknowledged message.
+    """
+    return encode_frame(
+        b'{"type":"ack","id":%b,"channel":%b,"data":{"epoch":"%b","offset":%d},"timestamp":"%b"}'
+        % (
+            encode_json(id),
+            encode_json(channel),
+            position.epoch.encode(),
+            position.offset,
+            clock.now().encode(),
+        )
+    )
+
+
+def encode_error(error: RequestError, request: Message | None = None) -> bytes:
+    """Return the frame of an `error`, naming the request that earned it if it is known."""
+    return encode_push(
+        MessageType.ERROR,
+        error_data(error),
+        id=request.id if request else None,
+        channel=request.channel if request else None,
+    )
+
+
+def error_data(error: RequestError) -> dict[str, object]:
+    """Return the `data` of an `error`; `retry_after` (seconds) only when it is known."""
+    data: dict[str, object] = {
+        "code": error.code,
+        "message": error.message,
+        "retry": error.retry,
+    }
+    if error.retry_after is not None:
+        data["retry_after"] = round(error.retry_after, 3)
+    return data
+
+
+def encode_request(message: Message) -> bytes:
+    """Return the text of a message as a client sends it."""
+    envelope: dict[str, object] = {"type": message.type}
+    if message.id is not None:
+        envelope["id"] = message.id
+    if message.channel is not None:
+        envelope["channel"] = message.channel
+    if message.raw:
+        envelope["data"] = msgspec.Raw(message.raw)
+    return encode_json(envelope)

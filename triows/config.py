@@ -1,0 +1,139 @@
+"""Settings: frozen values, each with its unit, its default and what it protects.
+
+In every rate and count 0 means unlimited. Sizes are bytes, times seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from triows.errors import ConfigError
+
+MIB = 1024 * 1024
+
+
+def _count(default: int) -> Any:
+    return _limit(default, 0)
+
+
+def _limit(default: float, minimum: float) -> Any:
+    def check(instance: object, attribute: Any, value: float) -> None:
+        if not value >= minimum:
+            raise ConfigError(f"{attribute.name} is {value}; it must be {minimum} or more")
+
+    return attrs.field(default=default, validator=check)
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """What one peer, and all together, may take."""
+
+    max_connections: int = _count(1000)
+    """Connections open at once; the next is refused with 503."""
+    max_connections_per_user: int = _count(100)
+    """Connections of one `sub`; the newest wins, the oldest is closed with 4504."""
+    max_message_bytes: int = _limit(MIB, 128)
+    """Bytes of one message (1 MiB, as Centrifugo and NATS); more closes with 1009."""
+    max_fragments: int = _limit(1024, 1)
+    """Frames of one message: tiny ones cost more memory than they carry."""
+    messages_per_second: float = _limit(100, 0)
+    """Messages a connection may send, in the long run."""
+    messages_burst: int = _count(200)
+    """Messages it may send at once before the rate counts."""
+    bytes_per_second: float = _limit(10 * MIB, 0)
+    """Bytes of messages a connection may send, in the long run; a second's worth at once."""
+    max_subscriptions: int = _count(128)
+    """Channels one connection may watch (as Centrifugo)."""
+    handshake_timeout: float = _limit(5, 0.001)
+    """From the first byte to the last of the opening, and then to the `auth` message."""
+    handshakes_per_second_per_address: float = _limit(100, 0)
+    """Openings from one network address; ten seconds' worth at once."""
+    write_timeout: float = _limit(10, 0.001)
+    """How long a socket may accept nothing before it is cut, whatever its pongs say."""
+    idle_timeout: float = _limit(300, 0.001)
+    """How long a connection may pass no message either way; pings do not count."""
+    ping_interval: float = _limit(30, 0.001)
+    """Between a pong and the next ping."""
+    pong_timeout: float = _limit(10, 0.001)
+    """From a ping to its pong, or to any other byte."""
+    drain_timeout: float = _limit(30, 0)
+    """How long leaving waits for viewers to get what is theirs."""
+    close_timeout: float = _limit(1, 0.001)
+    """From our close frame to the peer's; then the socket is closed by force."""
+    handler_timeout: float = _limit(30, 0.001)
+    """How long an application's handler or authorizer may take for one message."""
+
+
+@attrs.frozen(kw_only=True)
+class LogLimits:
+    """What is kept of what was published; the oldest goes first."""
+
+    max_messages: int = _limit(10_000, 1)
+    """Messages of one channel."""
+    max_bytes: int = _limit(16 * MIB, 1)
+    """Bytes of one channel; its newest message is kept whatever its size."""
+    max_age: float = _limit(86_400, 0)
+    """Seconds a message is kept; 0 keeps it until a size decides."""
+    total_bytes: int = _limit(512 * MIB, 0)
+    """Bytes of all channels together; the channel quiet for longest gives way first."""
+    idempotency_window: float = _limit(300, 0)
+    """Seconds for which the same `id` of the same user is not published twice."""
+
+
+@attrs.frozen(kw_only=True)
+class AuthSettings:
+    """Whose tokens are believed; see `triows.JWTAuth`."""
+
+    secret_file: str = ""
+    """File with the HMAC secret, at least 32 bytes."""
+    public_key_file: str = ""
+    """PEM file with one public key (RSA, EC or Ed25519)."""
+    jwks_url: str = ""
+    """Address of a JSON Web Key Set; fetched again when an unknown key id appears."""
+    algorithms: tuple[str, ...] = ()
+    """Allowed algorithms, one family; empty means the usual one of the key's kind."""
+    issuer: str = ""
+    """Required `iss`; empty means not checked."""
+    audience: str = ""
+    """Required `aud`; empty means not checked."""
+
+
+@attrs.frozen(kw_only=True)
+class ServerSettings:
+    """Where and to whom the server listens."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 or :: is every one of this machine."""
+    port: int = attrs.field(default=8080)
+    """TCP port; 0 picks a free one."""
+    allowed_origins: tuple[str, ...] = ()
+    """Origins of web pages that may connect, beside the server's own; `*` is every one."""
+    tls_cert: str = ""
+    """PEM file with the certificate chain; with `tls_key`, the port speaks TLS."""
+    tls_key: str = ""
+    """PEM file with the certificate's private key."""
+    token_in_query: bool = False
+    """Accept `?token=` in the address: it ends up in logs of proxies, so think twice."""
+
+    @port.validator
+    def _check_port(self, attribute: object, value: int) -> None:
+        if not 0 <= value <= 65535:
+            raise ConfigError(f"port is {value}; it must be from 0 to 65535")
+
+    def __attrs_post_init__(self) -> None:
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise ConfigError("tls_cert and tls_key go together: one of them is missing")
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """Everything that can be set, in the sections of the TOML file."""
+
+    server: ServerSettings = attrs.field(factory=ServerSettings)
+    limits: Limits = attrs.field(factory=Limits)
+    log: LogLimits = attrs.field(factory=LogLimits)
+    auth: AuthSettings = attrs.field(factory=AuthSettings)
+    store: str = "memory://"
+    """Where channels are kept: `memory://`."""

@@ -1,0 +1,240 @@
+"""Who watches what in this process: cursors, and the one task that serves them.
+
+Publishing only marks a log. The flusher, once per scheduler tick, brings every connection that
+watches a marked log up to date: an idle system sends at once, a busy one batches by itself. A
+viewer that cannot keep up is a cursor that lags: one integer, no queue.
+"""
+
+from __future__ import annotations
+
+import time
+from enum import StrEnum
+from typing import Final, Protocol
+
+import trio
+
+from triows.codec import encode_push
+from triows.errors import Close, CloseCode
+from triows.logs import Log, Slice
+from triows.messages import MessageType
+
+PULL_BYTES: Final = 64 * 1024
+"""Bytes one connection is given at a time: paces a replay, and bounds what a stalled one holds."""
+
+_BUDGET: Final = 0.005  # seconds the flusher works before it lets readers and heartbeats run
+_CHECK_EVERY: Final = 32  # connections between two looks at the clock
+_CACHED_BYTES: Final = 8 * 1024 * 1024  # of joined slices, shared by those at the same place
+
+
+class OnLag(StrEnum):
+    """What happens to a subscription whose next message is no longer kept."""
+
+    GAP = "gap"
+    LATEST = "latest"
+    CLOSE = "close"
+
+
+class Subscriber(Protocol):
+    """What the hub knows of a connection."""
+
+    queued: bool
+    """Whether the flusher will come by (the hub sets it, `flush` clears it)."""
+    stale: dict[Subscription, None]
+    """Subscriptions that have something to send, next one first."""
+
+    def flush(self, now: float) -> None:
+        """Send what can be sent without waiting."""
+
+    def request_close(self, close: Close) -> None:
+        """Ask for the end; returns at once."""
+
+    def describe(self) -> dict[str, object]:
+        """Say who this is, for `presence`."""
+
+
+class Subscription:
+    """A cursor in a log, and whose it is.
+
+    Attributes:
+        cursor: offset of the last message given to the subscriber.
+        on_lag: what to do when the next one is no longer kept.
+    """
+
+    __slots__ = ("cursor", "log", "on_lag", "subscriber")
+
+    def __init__(self, subscriber: Subscriber, log: Log, cursor: int, on_lag: OnLag) -> None:
+        self.subscriber = subscriber
+        self.log = log
+        self.cursor = cursor
+        self.on_lag = on_lag
+
+    @property
+    def lag(self) -> int:
+        """How many messages are waiting for the subscriber."""
+        return self.log.head - self.cursor
+
+    def catch_up(self) -> bytes | None:
+        """Step over what is no longer kept, as `on_lag` says; return the `gap` that tells so."""
+        log = self.log
+        first = self.cursor + 1
+        if first >= log.earliest:
+            return None
+        if self.on_lag is OnLag.CLOSE:
+            self.cursor = log.head
+            self.subscriber.request_close(
+                Close(
+                    CloseCode.LAGGING,
+                    f"{log.channel}: offset {first} is no longer kept, {log.earliest} is",
+                )
+            )
+            return None
+        latest = self.on_lag is OnLag.LATEST
+        self.cursor = max(log.earliest, log.head if latest else 0) - 1
+        return encode_gap(log, first, self.cursor, "lag")
+
+
+def encode_gap(log: Log, first: int, last: int, reason: str) -> bytes:
+    """Return the frame that tells a subscriber which offsets it will not get, and why."""
+    return encode_push(
+        MessageType.GAP,
+        {
+            "epoch": log.epoch,
+            "from": first,
+            "to": last,
+            "count": last - first + 1,
+            "reason": reason,
+        },
+        channel=log.channel,
+    )
+
+
+class _Topic:
+    """A log that somebody in this process watches."""
+
+    __slots__ = ("dirty", "log", "subscriptions")
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+        self.subscriptions: dict[Subscription, None] = {}
+        self.dirty = False
+
+
+class Watcher(Protocol):
+    """Somebody inside the process who wants to know of every log that grows."""
+
+    def mark(self, log: Log) -> None:
+        """Take note that `log` has one message more; must not wait or raise."""
+
+
+class Hub:
+    """Brings what was published to those who watch it."""
+
+    def __init__(self) -> None:
+        self.watchers: dict[Watcher, None] = {}
+        self._topics: dict[str, _Topic] = {}
+        self._dirty: list[_Topic] = []
+        self._ready: list[Subscriber] = []
+        self._idle = trio.lowlevel.ParkingLot()
+        self._slices: dict[tuple[Log, int], Slice] = {}
+        self._slices_size = 0
+
+    def subscribe(
+        self, subscriber: Subscriber, log: Log, cursor: int, on_lag: OnLag = OnLag.GAP
+    ) -> Subscription:
+        """Watch `log` from after `cursor` on; what is there already is sent, too."""
+        topic = self._topics.get(log.channel)
+        if topic is None:
+            topic = self._topics[log.channel] = _Topic(log)
+        subscription = Subscription(subscriber, log, cursor, on_lag)
+        topic.subscriptions[subscription] = None
+        log.watchers += 1
+        if cursor < log.head:
+            subscriber.stale[subscription] = None
+            self.ready(subscriber)
+        return subscription
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Watch no longer: nothing more is sent for it, not even what is waiting."""
+        channel = subscription.log.channel
+        topic = self._topics[channel]
+        del topic.subscriptions[subscription]
+        if not topic.subscriptions:
+            del self._topics[channel]
+        subscription.log.watchers -= 1
+        subscription.subscriber.stale.pop(subscription, None)
+
+    def subscribers(self, channel: str) -> list[Subscriber]:
+        """Return who watches `channel` in this process, longest first."""
+        topic = self._topics.get(channel)
+        return [s.subscriber for s in topic.subscriptions] if topic else []
+
+    def mark(self, log: Log) -> None:
+        """Note that `log` has grown, by one message."""
+        topic = self._topics.get(log.channel)
+        if topic is not None and not topic.dirty:
+            topic.dirty = True
+            self._dirty.append(topic)
+            self._idle.unpark_all()
+        for watcher in self.watchers:
+            watcher.mark(log)
+
+    def ready(self, subscriber: Subscriber) -> None:
+        """Have the flusher come by `subscriber`."""
+        if not subscriber.queued:
+            subscriber.queued = True
+            self._ready.append(subscriber)
+            self._idle.unpark_all()
+
+    def slice(self, log: Log, cursor: int) -> Slice:
+        """Return what follows `cursor`: joined once for all that stand at the same place."""
+        if cursor + 1 == log.head:
+            return log.slice(cursor, PULL_BYTES)
+        key = (log, cursor)
+        found = self._slices.get(key)
+        # One made earlier in this tick may end before the head, or begin before `earliest`: it
+        # is still right, only not the longest.
+        if found is None:
+            found = self._slices[key] = log.slice(cursor, PULL_BYTES)
+            self._slices_size += len(found.data)
+            if self._slices_size > _CACHED_BYTES:
+                self._forget_slices()
+        return found
+
+    def _forget_slices(self) -> None:
+        self._slices.clear()
+        self._slices_size = 0
+
+    async def run(self) -> None:
+        """Serve the subscribers, until cancelled."""
+        while True:
+            if self._dirty or self._ready:
+                await trio.lowlevel.checkpoint()
+            else:
+                await self._idle.park()
+            await self._flush(self._gather())
+            if self._slices:
+                self._forget_slices()
+
+    def _gather(self) -> list[Subscriber]:
+        """Take all who have something to get, each once."""
+        batch, self._ready = self._ready, []
+        topics, self._dirty = self._dirty, []
+        for topic in topics:
+            topic.dirty = False
+            for subscription in topic.subscriptions:
+                subscriber = subscription.subscriber
+                subscriber.stale[subscription] = None
+                if not subscriber.queued:
+                    subscriber.queued = True
+                    batch.append(subscriber)
+        return batch
+
+    async def _flush(self, batch: list[Subscriber]) -> None:
+        now = trio.current_time()
+        stop = time.perf_counter() + _BUDGET
+        for count, subscriber in enumerate(batch, 1):
+            subscriber.flush(now)
+            if not count % _CHECK_EVERY and time.perf_counter() > stop:
+                await trio.lowlevel.checkpoint()
+                now = trio.current_time()
+                stop = time.perf_counter() + _BUDGET

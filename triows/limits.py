@@ -1,0 +1,67 @@
+"""Rates: token buckets, for one peer and for each network address."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final
+
+MAX_ADDRESSES: Final = 10_000
+"""Addresses remembered at once; the one unseen for longest is forgotten first."""
+
+
+class TokenBucket:
+    """Lets `rate` units a second through, and up to `burst` at once.
+
+    A single large amount may take more than is there: the debt is paid before the next one,
+    so that no amount is too large to ever pass.
+
+    Args:
+        rate: units a second; 0 lets everything through.
+        burst: units at once.
+        now: monotonic time in seconds.
+    """
+
+    __slots__ = ("_at", "_burst", "_rate", "_units")
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        self._rate = rate
+        self._burst = max(burst, 1)
+        self._units = self._burst
+        self._at = now
+
+    def take(self, amount: float, now: float) -> float:
+        """Take `amount` and return 0, or take nothing and return the seconds to wait."""
+        if not self._rate:
+            return 0
+        units = min(self._burst, self._units + (now - self._at) * self._rate)
+        self._at = now
+        if units < min(amount, 1):
+            self._units = units
+            return (1 - units) / self._rate
+        self._units = units - amount
+        return 0
+
+
+class AddressRates:
+    """One bucket for each network address, boundedly many.
+
+    Args:
+        rate: openings a second from one address; 0 is no limit.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
+
+    def take(self, address: str, now: float) -> float:
+        """Count one opening from `address`; return 0, or the seconds to wait."""
+        if not self._rate:
+            return 0
+        bucket = self._buckets.get(address)
+        if bucket is None:
+            bucket = TokenBucket(self._rate, self._rate * 10, now)
+            self._buckets[address] = bucket
+            if len(self._buckets) > MAX_ADDRESSES:
+                self._buckets.popitem(last=False)
+        self._buckets.move_to_end(address)
+        return bucket.take(1, now)

@@ -1,0 +1,109 @@
+"""The open port: sockets that we make ourselves, so that each can take the fast path."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Final, final
+
+import trio
+
+from triows.config import ServerSettings
+from triows.errors import ConfigError
+from triows.transport import Transport
+
+logger = logging.getLogger("triows.server")
+
+_BACKLOG: Final = 4096  # openings the kernel may hold; it cuts this down to somaxconn
+_AT_ONCE: Final = 64  # connections accepted before others get a turn
+_PAUSE: Final = 0.1  # seconds to wait when there are no file descriptors left
+_NO_CAPACITY: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
+
+Serve = Callable[[Transport], Awaitable[None]]
+
+
+@final
+class Listeners:
+    """The sockets listened on, one for each address of the host's name.
+
+    Attributes:
+        port: the TCP port.
+    """
+
+    def __init__(self, sockets: list[socket.socket], tls: ssl.SSLContext | None) -> None:
+        self._sockets = sockets
+        self._tls = tls
+        self.port: int = sockets[0].getsockname()[1]
+
+    @classmethod
+    async def open(cls, server: ServerSettings) -> Listeners:
+        """Bind and listen.
+
+        Raises:
+            ConfigError: the address cannot be bound, or the certificate not be read.
+        """
+        tls = _load_certificate(server)
+        try:
+            listeners = await trio.open_tcp_listeners(
+                server.port, host=server.host, backlog=_BACKLOG
+            )
+        except OSError as error:
+            raise ConfigError(
+                f"cannot listen on {server.host} port {server.port}: {error}; "
+                "set server.host or server.port"
+            ) from error
+        return cls([socket.socket(fileno=li.socket.detach()) for li in listeners], tls)
+
+    async def accept(self, nursery: trio.Nursery, serve: Serve) -> None:
+        """Run `serve` in `nursery` for each connection, until cancelled."""
+        try:
+            async with trio.open_nursery() as accepting:
+                for listening in self._sockets:
+                    accepting.start_soon(self._accept, listening, nursery, serve)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Listen no longer."""
+        for listening in self._sockets:
+            listening.close()
+
+    async def _accept(self, listening: socket.socket, nursery: trio.Nursery, serve: Serve) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(listening)
+            for _ in range(_AT_ONCE):
+                try:
+                    accepted, address = listening.accept()
+                except BlockingIOError:
+                    break
+                except OSError as error:
+                    if error.errno in _NO_CAPACITY:
+                        logger.error("cannot accept a connection: %s", error)
+                        await trio.sleep(_PAUSE)
+                    break  # anything else went wrong with that one connection only
+                accepted.setblocking(False)
+                nursery.start_soon(serve, self._transport(accepted, address[0]))
+
+    def _transport(self, accepted: socket.socket, peer: str) -> Transport:
+        if self._tls is None:
+            return Transport.from_socket(accepted, peer)
+        plain = trio.SocketStream(trio.socket.from_stdlib_socket(accepted))
+        stream = trio.SSLStream(plain, self._tls, server_side=True, https_compatible=True)
+        return Transport(stream, peer)
+
+
+def _load_certificate(server: ServerSettings) -> ssl.SSLContext | None:
+    if not server.tls_cert:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(server.tls_cert, server.tls_key)
+    except OSError as error:  # ssl.SSLError is one too
+        raise ConfigError(
+            f"cannot read server.tls_cert {server.tls_cert} with server.tls_key "
+            f"{server.tls_key}: {error}"
+        ) from error
+    return context

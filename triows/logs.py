@@ -1,0 +1,207 @@
+"""One channel's log: a ring of messages, each encoded once, and the end.
+
+Everything here is plain functions without a checkpoint. So "read the head" and "register a
+cursor" cannot be torn apart by another task, and no lock and no merge buffer is needed.
+"""
+
+from __future__ import annotations
+
+import secrets
+from array import array
+from collections import OrderedDict
+from typing import Final
+
+import attrs
+
+from triows.codec import encode_published, published_head
+from triows.config import LogLimits
+from triows.errors import ErrorCode, RequestError
+from triows.frames import frame_payload
+from triows.messages import Message, MessageType, Position, Receipt
+
+OVERHEAD: Final = 1024
+"""Bytes an empty log is counted with, so that endless channel names are bounded too."""
+
+MESSAGE_OVERHEAD: Final = 64
+"""Bytes each message is counted with beside its own: object head, slot, time."""
+
+_ID_OVERHEAD: Final = 256
+"""Bytes a remembered id is counted with."""
+
+
+@attrs.frozen
+class Slice:
+    """Part of a log, ready to be sent: whole frames one after the other.
+
+    Attributes:
+        data: the frames.
+        last: offset of the last message in it.
+    """
+
+    data: bytes
+    last: int
+
+
+class Log:
+    """The messages of one channel that are still kept.
+
+    Offsets count from 1 and are never used twice within an epoch. `earliest` to `head` are
+    kept; while nothing is kept, `earliest` is `head` + 1.
+
+    Attributes:
+        channel: its name.
+        epoch: drawn anew for each incarnation of the log.
+        head: offset of the newest message, 0 before the first.
+        earliest: offset of the oldest message still kept.
+        size: bytes it is counted with.
+        ended: what `end` said, as JSON text, or None while the log is open.
+        touched: monotonic time of the newest message.
+        watchers: how many subscriptions hold a cursor in it.
+    """
+
+    __slots__ = (
+        "_frames",
+        "_head_bytes",
+        "_ids",
+        "_limits",
+        "_skip",
+        "_times",
+        "channel",
+        "earliest",
+        "ended",
+        "epoch",
+        "head",
+        "size",
+        "touched",
+        "watchers",
+    )
+
+    def __init__(self, channel: str, limits: LogLimits, now: float) -> None:
+        self.channel = channel
+        self.epoch = secrets.token_hex(6)
+        self.head = 0
+        self.earliest = 1
+        self.size = OVERHEAD
+        self.ended: bytes | None = None
+        self.touched = now
+        self.watchers = 0
+        self._limits = limits
+        self._head_bytes = published_head(channel)
+        self._frames: list[bytes] = []
+        self._times = array("d")
+        self._skip = 0  # slots at the front of _frames and _times that are given up already
+        self._ids: OrderedDict[tuple[str, str], tuple[int, float]] = OrderedDict()
+
+    @property
+    def position(self) -> Position:
+        """Where the log stands: the position of its newest message."""
+        return Position(self.epoch, self.head)
+
+    def append(self, message: Message, user: str, now: float) -> Receipt:
+        """Give `message` the next offset and keep it.
+
+        The same `id` of the same `user` within the window gets its first answer again, and
+        nothing is kept twice, also after the end.
+
+        Args:
+            message: type, id and raw are taken from it.
+            user: the `sub` of the publisher: ids of different users do not meet.
+            now: monotonic time in seconds.
+
+        Raises:
+            RequestError: `ended`.
+        """
+        if message.id is not None:
+            self._forget_ids(now)
+            known = self._ids.get((user, message.id))
+            if known is not None:
+                return Receipt(Position(self.epoch, known[0]), duplicate=True)
+        if self.ended is not None:
+            raise RequestError(
+                ErrorCode.ENDED, f"{self.channel} has ended; nothing can be published to it"
+            )
+        offset = self.head + 1
+        frame = encode_published(message, self._head_bytes, offset)
+        self.head = offset
+        self._frames.append(frame)
+        self._times.append(now)
+        self.size += len(frame) + MESSAGE_OVERHEAD
+        self.touched = now
+        if message.id is not None:
+            self._ids[user, message.id] = (offset, now)
+            self.size += _ID_OVERHEAD
+        if message.type == MessageType.END:
+            self.ended = message.raw or b"{}"
+        self.trim(now)
+        return Receipt(Position(self.epoch, offset))
+
+    def trim(self, now: float) -> None:
+        """Give up what the limits do not cover any more, oldest first."""
+        limits = self._limits
+        while self.head - self.earliest >= limits.max_messages:
+            self.drop_oldest()
+        while self.size > limits.max_bytes and self.earliest < self.head:
+            self.drop_oldest()
+        if limits.max_age:
+            while self.earliest <= self.head and self._times[self._skip] < now - limits.max_age:
+                self.drop_oldest()
+
+    def drop_oldest(self) -> None:
+        """Give up the oldest message."""
+        frame = self._frames[self._skip]
+        self._frames[self._skip] = b""
+        self.size -= len(frame) + MESSAGE_OVERHEAD
+        self.earliest += 1
+        self._skip += 1
+        if self._skip > 64 and self._skip * 2 > len(self._frames):  # amortised: O(1) each
+            del self._frames[: self._skip]
+            del self._times[: self._skip]
+            self._skip = 0
+
+    def _forget_ids(self, now: float) -> None:
+        window = self._limits.idempotency_window
+        ids = self._ids
+        while ids:
+            key = next(iter(ids))
+            if now - ids[key][1] <= window and len(ids) <= self._limits.max_messages:
+                return
+            del ids[key]
+            self.size -= _ID_OVERHEAD
+
+    def slice(self, cursor: int, max_bytes: int) -> Slice:
+        """Return what follows `cursor`, at most `max_bytes` unless one message is larger.
+
+        Args:
+            cursor: offset of the last message already seen, from `earliest` - 1 to `head` - 1.
+        """
+        first = cursor - self.earliest + 1 + self._skip
+        frames = self._frames
+        if cursor + 1 == self.head:
+            return Slice(frames[first], self.head)
+        stop, room = first, max_bytes
+        while stop < len(frames) and (room := room - len(frames[stop])) >= 0:
+            stop += 1
+        stop = max(stop, first + 1)
+        return Slice(b"".join(frames[first:stop]), cursor + stop - first)
+
+    def read(self, first: int, last: int, max_bytes: int) -> list[bytes]:
+        """Return the JSON texts of the messages from `first` to `last` that are kept.
+
+        Stops before `max_bytes` are passed, but returns at least one if there is one.
+        """
+        texts: list[bytes] = []
+        start = max(first, self.earliest) - self.earliest + self._skip
+        stop = min(last, self.head) - self.earliest + 1 + self._skip
+        for frame in self._frames[start : max(start, stop)]:
+            max_bytes -= len(frame)
+            if texts and max_bytes < 0:
+                break
+            texts.append(frame_payload(frame))
+        return texts
+
+    def age(self, cursor: int, now: float) -> float:
+        """Return for how many seconds the message after `cursor` has been waiting."""
+        if cursor >= self.head:
+            return 0.0
+        at = max(cursor + 1, self.earliest) - self.earliest + self._skip
+        return now - self._times[at]

@@ -1,0 +1,194 @@
+"""The vocabulary: messages, their types, positions, and the names of channels."""
+
+from __future__ import annotations
+
+import json
+import re
+from enum import StrEnum
+from typing import Any, Final
+
+import attrs
+import msgspec
+
+from triows.errors import ErrorCode, RequestError
+
+MAX_ID: Final = 64  # characters; a UUID has 36
+MAX_CHANNEL: Final = 255  # characters, the limit of Centrifugo too
+SYSTEM: Final = "system"
+"""The broadcast channel: all may listen, only the server (or a token that names it) speaks."""
+
+LIFECYCLE: Final = "system:connections"
+"""Where the server publishes that connections opened and closed; for administrators."""
+
+
+class MessageType(StrEnum):
+    """Every `type` that triows itself understands; an application may add its own."""
+
+    AUTH = "auth"
+    PING = "ping"
+    PONG = "pong"
+    ERROR = "error"
+    ACK = "ack"
+    SUBSCRIBE = "subscribe"
+    UNSUBSCRIBE = "unsubscribe"
+    HISTORY = "history"
+    PRESENCE = "presence"
+    GAP = "gap"
+    RECONNECT = "reconnect"
+    LOG = "log"
+    STATUS = "status"
+    EVENT = "event"
+    COMMAND = "command"
+    END = "end"
+
+
+PUBLISHED: Final = frozenset({"log", "status", "event", "command", "end"})
+"""The types that are kept in a channel's log."""
+
+
+@attrs.frozen
+class Position:
+    """A place in a channel's log.
+
+    Attributes:
+        epoch: which incarnation of the log; offsets of different epochs cannot be compared.
+        offset: how many messages the log had been given, this one included; 0 is before all.
+    """
+
+    epoch: str
+    offset: int
+
+
+@attrs.frozen
+class Receipt:
+    """What an engine says of a message it has kept.
+
+    Attributes:
+        position: where it stands.
+        duplicate: whether it stood there already, published before with the same id.
+    """
+
+    position: Position
+    duplicate: bool = False
+
+
+@attrs.frozen
+class Message:
+    """One message, as published or as received.
+
+    Attributes:
+        type: one of `MessageType`, or an application's own word.
+        raw: `data` as JSON text, exactly the publisher's bytes; empty when there was none.
+        channel: where it was published, or None.
+        id: the sender's own id: of a request, and of a published message its idempotency key.
+        offset: its place in the channel's log (first is 1), or None if it has none.
+        timestamp: RFC 3339, UTC, microseconds, stamped by the server; or None.
+    """
+
+    type: str
+    raw: bytes = b""
+    channel: str | None = None
+    id: str | None = None
+    offset: int | None = None
+    timestamp: str | None = None
+
+    @property
+    def data(self) -> Any:
+        """`raw`, decoded (anew at each access); None when there is none."""
+        if not self.raw:
+            return None
+        try:
+            return msgspec.json.decode(self.raw)
+        except msgspec.ValidationError:  # 1e999 and its like are JSON, but not to msgspec
+            return json.loads(self.raw)
+
+
+def message(type: str, data: object = None, *, id: str | None = None) -> Message:
+    """Make a message to publish; `data` is anything that has a JSON form."""
+    return Message(type, raw=msgspec.json.encode(data), id=id)
+
+
+def log(data: object, *, id: str | None = None) -> Message:
+    """Make a `log` message: a line of output, or anything else that happened."""
+    return message(MessageType.LOG, data, id=id)
+
+
+def status(data: object, *, id: str | None = None) -> Message:
+    """Make a `status` message: the state that something is in now."""
+    return message(MessageType.STATUS, data, id=id)
+
+
+def event(data: object, *, id: str | None = None) -> Message:
+    """Make an `event` message: something that the application wants known."""
+    return message(MessageType.EVENT, data, id=id)
+
+
+def command(data: object, *, id: str | None = None) -> Message:
+    """Make a `command` message: something that the watched side is asked to do."""
+    return message(MessageType.COMMAND, data, id=id)
+
+
+def end(*, exit_code: int | None = None, reason: str | None = None) -> Message:
+    """Make an `end` message: the last one its channel's log will ever take."""
+    data = {"exit_code": exit_code, "reason": reason}
+    return message(
+        MessageType.END, {key: value for key, value in data.items() if value is not None}
+    )
+
+
+_CHANNEL = re.compile(r"[a-z][a-z0-9_-]{0,31}:[A-Za-z0-9._~/-]{1,253}", re.ASCII)
+
+
+def check_channel(name: str) -> str:
+    """Return `name` if it names a channel: `system`, or `<kind>:<id>`.
+
+    Raises:
+        RequestError: `bad_channel`, with what was expected.
+    """
+    if name == SYSTEM or (len(name) <= MAX_CHANNEL and _CHANNEL.fullmatch(name)):
+        return name
+    shown = name if len(name) <= 80 else name[:80] + "…"
+    raise RequestError(
+        ErrorCode.BAD_CHANNEL,
+        f"{shown!r} is not a channel: expected 'system' or 'kind:id', at most {MAX_CHANNEL} "
+        "characters, the id of A-Z a-z 0-9 . _ ~ / -",
+    )
+
+
+def is_system(channel: str) -> bool:
+    """Whether `channel` belongs to the server itself."""
+    return channel == SYSTEM or channel.startswith("system:")
+
+
+@attrs.frozen
+class Patterns:
+    """A set of channel names: exact ones, and all that begin as `prefix*` says."""
+
+    exact: frozenset[str] = frozenset()
+    prefixes: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, patterns: tuple[str, ...]) -> Patterns:
+        """Read patterns such as `session:42`, `session:w1/*` or `*`.
+
+        Raises:
+            ValueError: a `*` stands anywhere but at the end.
+        """
+        for pattern in patterns:
+            if "*" in pattern[:-1]:
+                raise ValueError(f"pattern {pattern[:80]!r}: '*' may stand at its end only")
+        return cls(
+            frozenset(p for p in patterns if not p.endswith("*")),
+            tuple(p[:-1] for p in patterns if p.endswith("*")),
+        )
+
+    def match(self, channel: str) -> bool:
+        """Whether `channel` is in the set.
+
+        A bare `*` does not cover the server's own channels: those want to be named.
+        """
+        if channel in self.exact:
+            return True
+        if is_system(channel):
+            return any(p.startswith("s") and channel.startswith(p) for p in self.prefixes)
+        return channel.startswith(self.prefixes)

@@ -1,0 +1,123 @@
+"""What the requests of a client carry in their `data`.
+
+Structs of msgspec, not attrs classes: a member named `from` needs renaming.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from triows.errors import ErrorCode, RequestError
+from triows.hub import OnLag, encode_gap
+from triows.logs import Log
+
+MAX_PAGE: Final = 1000  # messages in one answer to `history`
+
+
+class AuthData(msgspec.Struct):
+    """`auth`: a token, new or renewed."""
+
+    token: str
+
+
+class Since(msgspec.Struct):
+    """A position, as a client writes it."""
+
+    epoch: str
+    offset: int
+
+
+class SubscribeData(msgspec.Struct, rename={"from_": "from"}):
+    """`subscribe`: where to begin (nothing: with what comes next), and what to do about lag."""
+
+    since: Since | None = None
+    tail: int | None = None
+    from_: str | None = None
+    on_lag: OnLag = OnLag.GAP
+
+    def check(self) -> None:
+        """Raises RequestError if it says nonsense."""
+        if sum(start is not None for start in (self.since, self.tail, self.from_)) > 1:
+            raise RequestError(
+                ErrorCode.BAD_REQUEST, "`since`, `tail` and `from` exclude one another"
+            )
+        if self.from_ not in (None, "start"):
+            raise RequestError(
+                ErrorCode.BAD_REQUEST, f"`from` is {self.from_[:20]!r}; only 'start' is known"
+            )
+        if self.tail is not None and self.tail < 0:
+            raise RequestError(ErrorCode.BAD_REQUEST, f"`tail` is {self.tail}, below 0")
+        if self.since is not None and self.since.offset < 0:
+            raise RequestError(
+                ErrorCode.BAD_REQUEST, f"`since.offset` is {self.since.offset}, below 0"
+            )
+
+    def start(self, log: Log) -> tuple[int, bytes | None]:
+        """Return the cursor to begin at in `log`, and the `gap` to tell first, if any.
+
+        Raises:
+            RequestError: the position is past the head of the log.
+        """
+        oldest = log.earliest - 1
+        if self.from_ is not None:
+            return oldest, None
+        if self.tail is not None:
+            return max(oldest, log.head - self.tail), None
+        since = self.since
+        if since is None:
+            return log.head, None
+        if since.epoch != log.epoch:
+            return oldest, encode_gap(log, 1, oldest, "epoch")
+        if since.offset > log.head:
+            raise RequestError(
+                ErrorCode.BAD_POSITION,
+                f"`since.offset` is {since.offset}, past the log's head at {log.head}",
+            )
+        if since.offset < oldest:
+            return oldest, encode_gap(log, since.offset + 1, oldest, "retention")
+        return since.offset, None
+
+
+class HistoryData(msgspec.Struct, rename={"from_": "from"}):
+    """`history`: a range of offsets, both inclusive, or the newest `limit`."""
+
+    epoch: str | None = None
+    from_: int | None = None
+    to: int | None = None
+    limit: int = 100
+
+    def bounds(self, log: Log) -> tuple[int, int]:
+        """Return the first and the last offset that are asked for.
+
+        Raises:
+            RequestError: the range says nonsense, or is of another epoch.
+        """
+        if self.epoch is not None and self.epoch != log.epoch:
+            raise RequestError(
+                ErrorCode.BAD_POSITION,
+                f"epoch {self.epoch[:40]!r} is over; the log's is {log.epoch!r}",
+            )
+        if not 1 <= self.limit <= MAX_PAGE:
+            raise RequestError(
+                ErrorCode.BAD_REQUEST, f"`limit` is {self.limit}; it goes from 1 to {MAX_PAGE}"
+            )
+        last = log.head if self.to is None else min(self.to, log.head)
+        first = last - self.limit + 1 if self.from_ is None else self.from_
+        if self.from_ is not None:
+            last = min(last, self.from_ + self.limit - 1)
+        return max(first, log.earliest), last
+
+
+class EndData(msgspec.Struct):
+    """`end`: how the stream ended; members of the publisher's own are kept with it."""
+
+    exit_code: int | None = None
+    reason: str | None = None
+
+
+AUTH: Final = msgspec.json.Decoder(AuthData)
+SUBSCRIBE: Final = msgspec.json.Decoder(SubscribeData)
+HISTORY: Final = msgspec.json.Decoder(HistoryData)
+END: Final = msgspec.json.Decoder(EndData)

@@ -1,0 +1,370 @@
+"""The supervisor: opens the port, owns bus and hub, and lets go of them in the right order.
+
+    services   bus · hub flusher            outlive the handlers
+      └─ handlers   one task a connection   outlive accepting
+           └─ accepting
+
+Leaving `async with open_server()` drains; cancelling aborts.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any, Final, final
+
+import attrs
+import trio
+
+from triows.application import Application, Handler
+from triows.auth import Authenticator, Authorizer, Identity, Revocable, Revocations
+from triows.bus import Bus
+from triows.bus.memory import MemoryBus
+from triows.codec import encode_push
+from triows.config import Limits, Settings
+from triows.connection import Connection
+from triows.errors import Close, CloseCode, ConfigError, ErrorCode, HandshakeRefused
+from triows.http.front import Front, Upgrade
+from triows.hub import Hub
+from triows.listener import Listener
+from triows.listeners import Listeners
+from triows.messages import (
+    LIFECYCLE,
+    Message,
+    MessageType,
+    Patterns,
+    Position,
+    check_channel,
+    event,
+)
+from triows.registry import Registry
+from triows.session import Services
+from triows.statistics import ClosedConnection, ConnectionStatistics, ServerStatistics
+from triows.tokens import JWTAuth
+from triows.transport import Transport
+from triows.wire import SUBPROTOCOL
+
+logger = logging.getLogger("triows.server")
+
+_RECONNECTS_PER_SECOND: Final = 200
+"""How many clients a second are asked to come back after a drain."""
+
+
+@final
+class Server:
+    """A running server, as its application sees it. Made by `open_server`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        authenticator: Authenticator,
+        authorizer: Authorizer | None,
+        handlers: Mapping[str, Handler],
+    ) -> None:
+        limits = settings.limits
+        self.settings = settings
+        self._hub = Hub()
+        self._bus: Bus = _open_bus(settings, self._hub)
+        self._revocations = Revocations()
+        revocable = Revocable(authenticator, self._revocations)
+        self._registry = Registry(limits, self._announce)
+        self._services = Services(
+            limits=limits,
+            authenticator=revocable,
+            application=Application(dict(handlers), authorizer, limits.handler_timeout),
+            bus=self._bus,
+            hub=self._hub,
+            greeting=_greeting(limits),
+        )
+        self._front = Front(
+            settings,
+            revocable,
+            public={"/healthz": lambda: {"status": "ok"}, "/readyz": self._readiness},
+            private={
+                "/api/statistics": lambda: attrs.asdict(self.statistics()),
+                "/api/connections": lambda: {
+                    "open": [attrs.asdict(c) for c in self.connections()],
+                    "closed": [attrs.asdict(c) for c in self.closed_connections()],
+                },
+            },
+        )
+        self._listeners: Listeners | None = None
+        self._accepting = trio.CancelScope()
+
+    @property
+    def port(self) -> int:
+        """The TCP port that is listened on."""
+        assert self._listeners is not None
+        return self._listeners.port
+
+    @property
+    def url(self) -> str:
+        """The address clients connect to."""
+        server = self.settings.server
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(  # noqa: S104
+            server.host, server.host
+        )
+        return f"{'wss' if server.tls_cert else 'ws'}://{host}:{self.port}/ws"
+
+    # What an application does
+
+    async def publish(self, channel: str, message: Message) -> Position:
+        """Publish `message` and return its position once the engine has kept it.
+
+        Never waits for a viewer. Cancelled, the outcome is unknown; publishing again with the
+        same `id` finds out, and does not publish twice.
+
+        Raises:
+            RequestError: `bad_channel`, `ended`, or what the engine says.
+        """
+        return await self._bus.publish(check_channel(channel), message, "")
+
+    def listen(self, *patterns: str) -> Listener:
+        """Return an iterator over what is published from now on; see `Listener`.
+
+        Args:
+            patterns: channels, or prefixes of channels that end in `*`.
+        """
+        return Listener(self._hub, self._bus, Patterns.parse(patterns))
+
+    def connections(self) -> list[ConnectionStatistics]:
+        """Return a snapshot of every connection, oldest first."""
+        return [member.statistics() for member in self._registry.members()]
+
+    def closed_connections(self) -> list[ClosedConnection]:
+        """Return the last connections that ended, newest last, with the reason of each."""
+        return list(self._registry.closed)
+
+    def statistics(self) -> ServerStatistics:
+        """Return a snapshot of the server as a whole."""
+        return ServerStatistics(
+            connections=len(self._registry),
+            opened=self._registry.opened,
+            closed=dict(self._registry.closed_by_code),
+            refused=dict(self._front.refused),
+            channels=sum(1 for _ in self._bus.logs()),
+            log_bytes=self._bus.size,
+            published=self._bus.published,
+            draining=self._registry.draining,
+        )
+
+    def disconnect(self, connection: str, reason: str = "by an administrator") -> bool:
+        """End one connection with 4503, at once; False if there is none of that id."""
+        member = self._registry.get(connection)
+        if member is not None:
+            member.request_close(Close(CloseCode.DISCONNECTED, reason))
+        return member is not None
+
+    def revoke(self, *, token_id: str | None = None, user: str | None = None) -> int:
+        """Believe a token no more, or no token of a user that was issued until now.
+
+        Its connections get nothing more from this moment on and are closed with 4503, within
+        `limits.close_timeout` at the latest. Returns how many there were.
+        """
+        if (token_id is None) == (user is None):
+            raise ConfigError("revoke: name either a token_id or a user")
+        if token_id is not None:
+            self._revocations.revoke_token(token_id)
+        if user is not None:
+            self._revocations.revoke_user(user)
+        cut = [m for m in self._registry.members() if self._is_revoked(m.identity)]
+        for member in cut:
+            member.request_close(Close(CloseCode.DISCONNECTED, "the token was revoked"))
+        return len(cut)
+
+    def drain(self) -> None:
+        """Take no new connections, and end each one as soon as it has all that is its.
+
+        Returns at once. Clients are told when to come back, spread over time.
+        """
+        if self._registry.draining:
+            return
+        self._registry.draining = True
+        self._accepting.cancel(reason="the server is draining")
+        members = self._registry.members()
+        window = len(members) / _RECONNECTS_PER_SECOND
+        for member in members:
+            assert isinstance(member, Connection)
+            after = round(random.uniform(0, window), 3)  # noqa: S311 no secret
+            member.offer(encode_push(MessageType.RECONNECT, {"after": after, "reason": "restart"}))
+            member.part(Close(CloseCode.RESTART, "the server restarts; connect again"))
+
+    # What a connection goes through
+
+    async def serve_stream(self, stream: trio.abc.Stream, peer: str = "") -> None:
+        """Serve one connection over any stream, to its end; never raises but Cancelled.
+
+        Args:
+            stream: taken over, and closed at the end.
+            peer: the peer's network address, for rates and logs.
+        """
+        await self._serve(Transport(stream, peer))
+
+    async def _serve(self, transport: Transport) -> None:
+        connection: Connection | None = None
+
+        def admit(upgrade: Upgrade) -> None:
+            nonlocal connection
+            connection = self._admit(transport, upgrade.identity)
+
+        try:
+            upgrade = await self._front.open(transport, admit)
+        except Exception:
+            logger.exception("opening a connection of %s failed", transport.peer)
+            upgrade = None
+        if connection is not None and upgrade is not None:
+            head, rest, subprotocol = upgrade.head, upgrade.rest, upgrade.subprotocol
+            del upgrade, admit
+            await connection.run(head, rest, subprotocol)
+            return
+        if connection is not None:
+            self._registry.remove(connection, Close(CloseCode.ABNORMAL, "never opened"))
+        await transport.close()
+
+    def _admit(self, transport: Transport, identity: Identity | None) -> Connection:
+        """Give a connection its place; plain, so that no revocation slips in between."""
+        connection = Connection(transport, self._services, self._registry)
+        self._registry.add(connection)
+        if identity is not None:
+            connection.authenticated(identity)
+        return connection
+
+    @asynccontextmanager
+    async def _run(self, listeners: Listeners | None) -> AsyncIterator[None]:
+        """Own the services, the handlers and the accepting.
+
+        Leaving drains, an exception or cancellation aborts. The body's exception comes out as
+        it is, not in a group: it is kept aside while the nurseries end.
+        """
+        self._listeners = listeners
+        failure: BaseException | None = None
+        async with trio.open_nursery() as services:
+            services.start_soon(self._bus.run)
+            services.start_soon(self._hub.run)
+            async with trio.open_nursery() as handlers:
+                if listeners is not None:
+                    handlers.start_soon(self._accept, listeners, handlers)
+                try:
+                    yield
+                except BaseException as error:  # noqa: ASYNC103 raised again below
+                    failure = error
+                    handlers.cancel_scope.cancel(reason="the application failed")
+                self.drain()
+                handlers.cancel_scope.deadline = (
+                    trio.current_time() + self.settings.limits.drain_timeout
+                )
+            services.cancel_scope.cancel(reason="the server has drained")
+        if failure is not None:
+            raise failure
+
+    async def _accept(self, listeners: Listeners, handlers: trio.Nursery) -> None:
+        with self._accepting:
+            await listeners.accept(handlers, self._serve)
+
+    def _readiness(self) -> dict[str, str]:
+        if self._registry.draining:
+            raise HandshakeRefused(
+                503, ErrorCode.UNAVAILABLE, "the server is draining", retry_after=5
+            )
+        return {"status": "ready"}
+
+    def _is_revoked(self, identity: Identity | None) -> bool:
+        try:
+            if identity is not None:
+                self._revocations.check(identity)
+        except HandshakeRefused:
+            return True
+        return False
+
+    def _announce(self, data: dict[str, object]) -> None:
+        self._bus.submit(LIFECYCLE, event(data), "", lambda outcome: None)
+
+
+def _open_bus(settings: Settings, hub: Hub) -> Bus:
+    """Return the engine that `settings.store` names."""
+    if settings.store == "memory://":
+        return MemoryBus(settings.log, hub.mark)
+    raise ConfigError(f"store is {settings.store!r}; only 'memory://' is known")
+
+
+def _greeting(limits: Limits) -> dict[str, object]:
+    """Return what every client is told at the start."""
+    return {
+        "heartbeat": {
+            "ping_interval": limits.ping_interval,
+            "pong_timeout": limits.pong_timeout,
+            "idle_timeout": limits.idle_timeout,
+        },
+        "limits": {
+            "max_message_bytes": limits.max_message_bytes,
+            "max_subscriptions": limits.max_subscriptions,
+            "messages_per_second": limits.messages_per_second,
+        },
+        "server": {"name": "triows", "version": version("triows"), "protocol": SUBPROTOCOL},
+    }
+
+
+@asynccontextmanager
+async def open_server(
+    *,
+    auth: Authenticator | None = None,
+    host: str | None = None,
+    port: int | None = None,
+    settings: Settings | None = None,
+    authorize: Authorizer | None = None,
+    on_command: Handler | None = None,
+    handlers: Mapping[str, Handler] | None = None,
+    listen: bool = True,
+) -> AsyncIterator[Server]:
+    """Open a server for the duration of an `async with`.
+
+    Leaving the block normally drains: each client gets what is still its own and is asked to
+    come back, within `limits.drain_timeout`. Cancelling (or an exception) aborts. Either way no
+    task and no socket is left.
+
+    Args:
+        auth: whose tokens are believed; None takes the section `auth` of `settings`.
+        host, port: where to listen; None takes the section `server`.
+        settings: everything else.
+        authorize: asked instead of the grants in the tokens.
+        on_command: the application's handler for `command`, see `Handler`.
+        handlers: handlers for message types of its own, by type.
+        listen: False opens no port: streams come by `Server.serve_stream`.
+
+    Raises:
+        ConfigError: no key, or the port cannot be opened.
+    """
+    settings = settings or Settings()
+    if host is not None:
+        settings = attrs.evolve(settings, server=attrs.evolve(settings.server, host=host))
+    if port is not None:
+        settings = attrs.evolve(settings, server=attrs.evolve(settings.server, port=port))
+    all_handlers = dict(handlers or {})
+    if on_command is not None:
+        all_handlers[MessageType.COMMAND] = on_command
+    server = Server(settings, auth or JWTAuth.from_settings(settings.auth), authorize, all_handlers)
+    listeners = await Listeners.open(settings.server) if listen else None
+    async with server._run(listeners):
+        yield server
+
+
+async def serve(
+    *, task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED, **options: Any
+) -> None:
+    """Run a server until cancelled, which aborts it.
+
+    For `await nursery.start(partial(serve, ...))`, which returns the server once the port is
+    open. To drain, call `Server.drain` first, or use `open_server`.
+
+    Args:
+        options: those of `open_server`.
+
+    Raises:
+        ConfigError: as `open_server`.
+    """
+    async with open_server(**options) as server:
+        task_status.started(server)
+        await trio.sleep_forever()

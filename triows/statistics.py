@@ -1,0 +1,82 @@
+"""Snapshots of what is going on: frozen values, taken when asked for, never counted on."""
+
+from __future__ import annotations
+
+import attrs
+
+
+@attrs.frozen(kw_only=True)
+class ConnectionStatistics:
+    """One connection, as it was at one moment.
+
+    Attributes:
+        id: unique, and ordered by time of opening.
+        user: the token's `sub`, or None before `auth`.
+        peer: network address.
+        state: `opening`, `open` or `closing`.
+        opened_at: seconds since 1970.
+        age: seconds it has been open.
+        idle: seconds since the last message either way.
+        channels: what it watches.
+        received_messages: messages of the client; so received_bytes, with all overhead.
+        sent_messages: published messages delivered; so sent_bytes, everything.
+        lag: messages waiting for it, over all its channels.
+        lag_seconds: how long the oldest of them has been waiting.
+        round_trip: seconds of the last ping to its pong, or None.
+    """
+
+    id: str
+    user: str | None
+    peer: str
+    state: str
+    opened_at: float
+    age: float
+    idle: float
+    channels: tuple[str, ...]
+    received_messages: int
+    received_bytes: int
+    sent_messages: int
+    sent_bytes: int
+    lag: int
+    lag_seconds: float
+    round_trip: float | None
+
+
+@attrs.frozen(kw_only=True)
+class ClosedConnection:
+    """A connection that has ended, and why.
+
+    Attributes:
+        last: its last statistics.
+        code: the close code.
+        reason: what was said with it.
+        closed_at: seconds since 1970.
+    """
+
+    last: ConnectionStatistics
+    code: int
+    reason: str
+    closed_at: float
+
+
+@attrs.frozen(kw_only=True)
+class ServerStatistics:
+    """The server as a whole, as it was at one moment.
+
+    Attributes:
+        connections: open now, those still opening included.
+        opened: connections ever; so closed, by close code, and refused, by HTTP status.
+        channels: logs held in memory.
+        log_bytes: what they are counted with.
+        published: messages published since the start, by clients and by the application.
+        draining: whether it takes no new connections any more.
+    """
+
+    connections: int
+    opened: int
+    closed: dict[int, int]
+    refused: dict[int, int]
+    channels: int
+    log_bytes: int
+    published: int
+    draining: bool

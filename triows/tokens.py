@@ -1,0 +1,402 @@
+"""JSON Web Tokens (RFC 7519): checking and, for tools and tests, making them.
+
+The key and the few algorithms it may be used with come from the configuration, never from the
+token: a token can only say which key of the set it was signed with.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any, Final, final
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+import attrs
+import cattrs
+import jwt
+import trio
+from jwt import PyJWK, PyJWKSet
+
+from triows.auth import Grants, Identity
+from triows.config import AuthSettings
+from triows.errors import AuthError, ConfigError
+from triows.messages import Patterns
+
+logger = logging.getLogger("triows.auth")
+
+MAX_TOKEN: Final = 8192  # bytes; it has to fit into a request head of 16 KiB with room to spare
+MIN_SECRET: Final = 32  # bytes, the size of the hash (RFC 7518 section 3.2)
+MAX_KEY_SET: Final = 256 * 1024  # bytes of a key set that is read
+KEY_SET_TIMEOUT: Final = 5  # seconds for one fetch
+KEY_SET_TTL: Final = 600  # seconds after which the set is fetched again
+KEY_SET_FLOOR: Final = 30  # seconds between two fetches, whatever key ids are asked for
+
+FAMILIES: Final = {
+    "secret": frozenset({"HS256", "HS384", "HS512"}),
+    "rsa": frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}),
+    "ec": frozenset({"ES256", "ES384", "ES512"}),
+    "ed25519": frozenset({"EdDSA"}),
+}
+DEFAULT_ALGORITHM: Final = {"secret": "HS256", "rsa": "RS256", "ec": "ES256", "ed25519": "EdDSA"}
+
+
+@attrs.frozen
+class _GrantClaims:
+    """The claim `triows`."""
+
+    subscribe: tuple[str, ...] = ()
+    publish: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    presence: tuple[str, ...] = ()
+    admin: bool = False
+
+
+def _strictly(kind: type) -> Any:
+    def structure(value: object, _: object) -> object:
+        if type(value) is not kind:
+            raise ValueError(f"expected {kind.__name__}, got {type(value).__name__}")
+        return value
+
+    return structure
+
+
+_converter: Final = cattrs.Converter(detailed_validation=False, forbid_extra_keys=True)
+_converter.register_structure_hook(str, _strictly(str))
+_converter.register_structure_hook(bool, _strictly(bool))
+
+
+def _read_grants(claim: object) -> Grants:
+    if not isinstance(claim, Mapping):
+        raise AuthError("the claim 'triows' is not an object")
+    for name, value in claim.items():
+        if name != "admin" and not isinstance(value, list):
+            raise AuthError(f"the claim 'triows.{name}' is not a list of patterns")
+    try:
+        claims = _converter.structure(claim, _GrantClaims)
+        return Grants(
+            Patterns.parse(claims.subscribe),
+            Patterns.parse(claims.publish),
+            Patterns.parse(claims.command),
+            Patterns.parse(claims.presence),
+            claims.admin,
+        )
+    except (ValueError, TypeError, cattrs.ForbiddenExtraKeysError) as error:
+        raise AuthError(f"the claim 'triows' is wrong: {error}") from None
+
+
+def _read_identity(claims: dict[str, Any]) -> Identity:
+    user, expires_at = claims["sub"], claims["exp"]
+    if not isinstance(user, str) or not 0 < len(user) <= 255:
+        raise AuthError("'sub' must be a string of 1 to 255 characters")
+    issued_at, token_id = claims.get("iat"), claims.get("jti")
+    for name, value in (("exp", expires_at), ("iat", issued_at)):
+        if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
+            raise AuthError(f"'{name}' must be a number")
+    if token_id is not None and not isinstance(token_id, str):
+        raise AuthError("'jti' must be a string")
+    grants = _read_grants(claims.get("triows", {}))
+    return Identity(user, float(expires_at), grants, token_id, issued_at, claims)
+
+
+def _key_kind(key: object) -> str:
+    name = type(key).__name__.lower()
+    for kind in ("rsa", "ed25519"):
+        if kind in name:
+            return kind
+    if "ellipticcurve" in name or name.startswith("ec"):
+        return "ec"
+    raise ConfigError(f"a key of the kind {type(key).__name__} is not supported")
+
+
+@final
+class JWTAuth:
+    """Believes tokens signed with one secret, one public key, or a key of one key set.
+
+    Args:
+        secret: HMAC secret, at least 32 bytes; text counts as UTF-8.
+        public_key: PEM text of an RSA, EC or Ed25519 public key.
+        jwks_url: http(s) address of a JSON Web Key Set.
+        algorithms: those allowed, all of one family; None means the usual one of the key.
+        issuer: required `iss`; None means not checked.
+        audience: required `aud`; None means not checked.
+
+    Raises:
+        ConfigError: none or several keys, a weak or unfit one, algorithms of another family.
+    """
+
+    def __init__(
+        self,
+        secret: str | bytes | None = None,
+        *,
+        public_key: str | bytes | None = None,
+        jwks_url: str | None = None,
+        algorithms: Iterable[str] | None = None,
+        issuer: str | None = None,
+        audience: str | None = None,
+    ) -> None:
+        if sum(source is not None for source in (secret, public_key, jwks_url)) != 1:
+            raise ConfigError("exactly one of a secret, a public key and a JWKS address is needed")
+        allowed = tuple(algorithms or ())
+        self._key: object | None = None
+        self._keys: _KeySet | None = None
+        if secret is not None:
+            self._key = _check_secret(secret)
+            kind: str = "secret"
+        elif public_key is not None:
+            self._key = _load_public_key(public_key)
+            kind = _key_kind(self._key)
+        else:
+            kind = _family_of(allowed or ("RS256",))
+            self._keys = _KeySet(str(jwks_url), kind)
+        self._algorithms = list(allowed or (DEFAULT_ALGORITHM[kind],))
+        foreign = set(self._algorithms) - FAMILIES[kind]
+        if foreign:
+            raise ConfigError(
+                f"auth.algorithms: {', '.join(sorted(foreign))} cannot be used with a key of "
+                f"the kind {kind!r}; allowed: {', '.join(sorted(FAMILIES[kind]))}"
+            )
+        self._issuer = issuer or None
+        self._audience = audience or None
+
+    @classmethod
+    def from_settings(cls, settings: AuthSettings) -> JWTAuth:
+        """Make one from the section `auth`, reading the files it names.
+
+        Raises:
+            ConfigError: nothing is configured, or a file cannot be read.
+        """
+        if not (settings.secret_file or settings.public_key_file or settings.jwks_url):
+            raise ConfigError(
+                "no key to check tokens with: set auth.secret_file, auth.public_key_file or "
+                "auth.jwks_url (or use --dev for a first look)"
+            )
+        secret = _read_key_file("secret_file", settings.secret_file)
+        return cls(
+            secret.strip() if secret is not None else None,
+            public_key=_read_key_file("public_key_file", settings.public_key_file),
+            jwks_url=settings.jwks_url or None,
+            algorithms=settings.algorithms,
+            issuer=settings.issuer,
+            audience=settings.audience,
+        )
+
+    async def verify(self, token: str) -> Identity:
+        """Return whose token it is. Waits only when a key set has to be fetched.
+
+        Raises:
+            AuthError: not a token, not signed by the key, expired, or a claim is wrong.
+        """
+        if len(token) > MAX_TOKEN:
+            raise AuthError(f"the token has {len(token)} bytes; the limit is {MAX_TOKEN}")
+        try:
+            key = await self._key_for(token)
+            claims = jwt.decode(
+                token,
+                key,  # type: ignore[arg-type]  # one of PyJWT's own key classes
+                algorithms=self._algorithms,
+                issuer=self._issuer,
+                audience=self._audience,
+                options={
+                    "require": ["exp", "sub"],
+                    "verify_aud": self._audience is not None,
+                    "verify_iat": False,  # a clock a second off is no reason to refuse
+                },
+            )
+        except jwt.InvalidTokenError as error:
+            raise AuthError(_why(error)) from None
+        except (ValueError, TypeError, RecursionError):
+            raise AuthError("not a JSON Web Token") from None
+        return _read_identity(claims)
+
+    async def _key_for(self, token: str) -> object:
+        if self._keys is None:
+            return self._key
+        header = jwt.get_unverified_header(token)
+        if header.get("alg") not in self._algorithms:
+            raise AuthError(f"the algorithm is not one of {', '.join(self._algorithms)}")
+        return await self._keys.find(header.get("kid"))
+
+
+def _why(error: jwt.InvalidTokenError) -> str:
+    """Say which check failed, in words that hold nothing of the token."""
+    match error:
+        case jwt.ExpiredSignatureError():
+            return "the token has expired; ask for a new one"
+        case jwt.MissingRequiredClaimError():
+            return f"the token lacks {error.claim!r}"
+        case jwt.InvalidAlgorithmError():
+            return "the token's algorithm is not allowed here"
+        case jwt.InvalidSignatureError():
+            return "the token's signature is wrong"
+        case jwt.InvalidAudienceError():
+            return "the token is for another audience"
+        case jwt.InvalidIssuerError():
+            return "the token is of another issuer"
+        case jwt.ImmatureSignatureError():
+            return "the token is not valid yet"
+        case _:
+            return "not a valid token"
+
+
+def _check_secret(secret: str | bytes) -> bytes:
+    value = secret.encode() if isinstance(secret, str) else secret
+    if b"-----BEGIN" in value or value.lstrip().startswith((b"ssh-", b"ecdsa-")):
+        raise ConfigError(
+            "the HMAC secret is a PEM or SSH key: a public key is no secret; "
+            "configure it as auth.public_key_file"
+        )
+    if len(value) < MIN_SECRET:
+        raise ConfigError(
+            f"the HMAC secret has {len(value)} bytes; it needs {MIN_SECRET} or more "
+            "(openssl rand -hex 32 makes one)"
+        )
+    return value
+
+
+def _load_public_key(pem: str | bytes) -> object:
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        return load_pem_public_key(pem.encode() if isinstance(pem, str) else pem)
+    except ValueError as error:
+        raise ConfigError(f"the public key is not a PEM public key: {error}") from None
+
+
+def _family_of(algorithms: Iterable[str]) -> str:
+    for kind, family in FAMILIES.items():
+        if kind != "secret" and set(algorithms) <= family:
+            return kind
+    raise ConfigError(
+        f"auth.algorithms: {', '.join(algorithms)} are not all of one family that a key set "
+        "may hold (RSA, EC or EdDSA)"
+    )
+
+
+def _read_key_file(name: str, path: str) -> bytes | None:
+    if not path:
+        return None
+    try:
+        with open(path, "rb") as file:
+            return file.read(65536)
+    except OSError as error:
+        raise ConfigError(f"auth.{name}: cannot read {path}: {error.strerror}") from None
+
+
+class _KeySet:
+    """The keys behind an address, fetched when needed and kept when fetching fails.
+
+    A set is one issuer's and one family's, so that a key id cannot mean somebody else's key.
+    """
+
+    def __init__(self, url: str, kind: str) -> None:
+        if not url.startswith(("https://", "http://")):
+            raise ConfigError(f"auth.jwks_url: {url!r} is not an http(s) address")
+        self._url = url
+        self._kind = kind
+        self._keys: dict[str | None, object] = {}
+        self._fetched_at = -math.inf
+        self._lock = trio.Lock()
+
+    async def find(self, key_id: str | None) -> object:
+        """Return the key named `key_id`, fetching the set if it is old or lacks it."""
+        if not isinstance(key_id, str | None):
+            raise AuthError("'kid' must be a string")
+        if self._is_due(key_id):
+            async with self._lock:
+                if self._is_due(key_id):  # somebody may have fetched it while we waited
+                    self._fetched_at = time.monotonic()
+                    await self._fetch()
+        try:
+            return self._keys[key_id]
+        except KeyError:
+            raise AuthError("the token is signed with a key that is not known here") from None
+
+    def _is_due(self, key_id: str | None) -> bool:
+        age = time.monotonic() - self._fetched_at
+        return age > KEY_SET_TTL or (key_id not in self._keys and age > KEY_SET_FLOOR)
+
+    async def _fetch(self) -> None:
+        try:
+            text = await trio.to_thread.run_sync(
+                partial(_download, self._url), abandon_on_cancel=True
+            )
+            fetched = {
+                key.key_id: key.key
+                for key in PyJWKSet.from_json(text.decode()).keys
+                if self._is_usable(key)
+            }
+        except (OSError, URLError, ValueError, jwt.PyJWTError) as error:
+            logger.warning("cannot fetch the key set %s: %r", self._url, error)
+            return
+        self._keys = dict(fetched)
+        if len(fetched) == 1:  # a set of one needs no key id
+            self._keys[None] = next(iter(fetched.values()))
+
+    def _is_usable(self, key: PyJWK) -> bool:
+        if key.public_key_use not in (None, "sig"):
+            return False
+        try:
+            return _key_kind(key.key) == self._kind
+        except ConfigError:
+            return False
+
+
+def _download(url: str) -> bytes:
+    with urlopen(Request(url), timeout=KEY_SET_TIMEOUT) as response:  # noqa: S310 checked above
+        text: bytes = response.read(MAX_KEY_SET + 1)
+    if len(text) > MAX_KEY_SET:
+        raise ValueError(f"the key set has more than {MAX_KEY_SET} bytes")
+    return text
+
+
+def make_token(
+    secret: str | bytes,
+    sub: str,
+    *,
+    ttl: float = 3600,
+    subscribe: Iterable[str] = (),
+    publish: Iterable[str] = (),
+    command: Iterable[str] = (),
+    presence: Iterable[str] = (),
+    admin: bool = False,
+    claims: Mapping[str, Any] | None = None,
+) -> str:
+    """Make a token that `JWTAuth(secret)` believes.
+
+    Args:
+        secret: HMAC secret, at least 32 bytes.
+        sub: whose it is.
+        ttl: seconds until it expires.
+        subscribe: channels or patterns it may watch; so for publish, command and presence.
+        admin: everything, administration included.
+        claims: further claims, such as `iss` and `aud`.
+
+    Raises:
+        ConfigError: the secret is weak or is a public key.
+        ValueError: a pattern is wrong.
+    """
+    granted = {
+        "subscribe": list(subscribe),
+        "publish": list(publish),
+        "command": list(command),
+        "presence": list(presence),
+    }
+    for patterns in granted.values():
+        Patterns.parse(tuple(patterns))
+    now = time.time()
+    payload: dict[str, Any] = {
+        "sub": sub,
+        "iat": round(now, 3),
+        "exp": int(now + ttl),
+        "jti": str(uuid.uuid4()),
+        "triows": {name: patterns for name, patterns in granted.items() if patterns},
+        **(claims or {}),
+    }
+    if admin:
+        payload["triows"]["admin"] = True
+    return jwt.encode(payload, _check_secret(secret), algorithm="HS256")

@@ -1,0 +1,208 @@
+"""One WebSocket: trio-websocket as the control plane, data frames our own.
+
+trio-websocket does the opening handshake, ping and pong, the closing handshake and protocol
+errors, over a small stream in memory. Data frames never reach it: a fan-out server has to frame
+a message once and give the same bytes to a thousand sockets. Three rules keep the two apart:
+
+1. After control bytes were handed over, reading goes on only when trio-websocket has answered
+   them and asks for more: a pong precedes whatever followed the ping.
+2. Errors of fragmentation are ours, since it never saw the start of the message.
+3. Nothing is read as data after a close frame was handed over.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+import trio_websocket
+
+from triows.config import Limits
+from triows.errors import Close, CloseCode, ConnectionClosed, TriowsError
+from triows.frames import BINARY, BROKEN, TEXT, Frame, FrameReader
+from triows.transport import Transport
+
+SUBPROTOCOL: Final = "triows.v1"
+MAX_REASON: Final = 123  # bytes of a close reason (RFC 6455 section 5.5)
+
+Output = Callable[[bytes], Awaitable[None]]
+"""Sends bytes of the control plane, whole, between two frames; returns when they are sent."""
+
+
+class PeerError(TriowsError):
+    """The peer broke a rule; `close` is what it gets for that."""
+
+    def __init__(self, close: Close) -> None:
+        super().__init__(close.reason)
+        self.close = close
+
+
+class _ControlStream(trio.abc.Stream):
+    """What trio-websocket takes for its socket."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._wants_more = trio.Event()
+        self._put, self._get = trio.open_memory_channel[bytes](0)
+
+    async def feed(self, data: bytes) -> None:
+        """Hand over bytes; returns when they were answered and more are asked for."""
+        self._wants_more = trio.Event()
+        try:
+            await self._put.send(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return
+        await self._wants_more.wait()
+
+    def end(self) -> None:
+        """Say that the peer will send nothing more."""
+        self._put.close()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        self._wants_more.set()
+        try:
+            return await self._get.receive()
+        except (trio.EndOfChannel, trio.ClosedResourceError):
+            return b""
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._output(bytes(data))
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        self._wants_more.set()
+        self._get.close()
+        await trio.lowlevel.checkpoint()
+
+
+class Wire:
+    """The frames of one connection.
+
+    Args:
+        transport: the bytes beneath.
+        limits: of one message.
+        output: sends what the control plane has to say.
+    """
+
+    __slots__ = ("_control", "_inbox", "_reader", "_transport", "_websocket")
+
+    def __init__(self, transport: Transport, limits: Limits, output: Output) -> None:
+        self._transport = transport
+        self._control = _ControlStream(output)
+        self._reader = FrameReader(limits.max_message_bytes, limits.max_fragments)
+        self._inbox: deque[Frame] = deque()
+        self._websocket: trio_websocket.WebSocketConnection | None = None
+
+    async def accept(
+        self, nursery: trio.Nursery, head: bytes, rest: bytes, subprotocol: str | None
+    ) -> None:
+        """Answer the opening handshake (RFC 6455 section 4.2).
+
+        Args:
+            nursery: runs trio-websocket's task; its errors come out there.
+            head: the request's head, checked before.
+            rest: what came after the head already.
+            subprotocol: one of those the client offered, or None.
+        """
+        nursery.start_soon(self._control.feed, head)
+        request = await trio_websocket.wrap_server_stream(nursery, self._control)
+        self._websocket = await request.accept(subprotocol=subprotocol)
+        self._inbox.extend(self._reader.feed(rest))
+
+    async def receive(self) -> Frame:
+        """Return the next message, of kind TEXT (valid UTF-8) or BINARY.
+
+        Control frames that come before it are answered. Cancelled, no message is lost.
+
+        Raises:
+            ConnectionClosed: the peer closed, or vanished (1006).
+            PeerError: it broke a rule that is ours to keep.
+        """
+        while True:
+            while self._inbox:
+                frame = self._inbox.popleft()
+                if frame.kind == TEXT:
+                    _check_utf8(frame.payload)
+                    return frame
+                if frame.kind == BINARY:
+                    return frame
+                await self._hand_over(frame)
+            if self._reader.close is not None:
+                raise PeerError(self._reader.close)
+            data = await self._transport.receive()
+            if not data:
+                self._control.end()
+                raise ConnectionClosed(CloseCode.ABNORMAL, "the peer is gone")
+            self._inbox.extend(self._reader.feed(data))
+
+    async def _hand_over(self, frame: Frame) -> None:
+        await self._control.feed(frame.payload)
+        if frame.kind == BROKEN:
+            raise ConnectionClosed(CloseCode.PROTOCOL_ERROR, "a frame against RFC 6455")
+        if frame.is_close:
+            raise ConnectionClosed(*self._close_reason())
+
+    def _close_reason(self) -> tuple[int, str]:
+        """What the peer's close frame said; a malformed one counts as a protocol error."""
+        assert self._websocket is not None
+        closed = self._websocket.closed
+        if closed is None:
+            return CloseCode.PROTOCOL_ERROR, "a malformed close frame"
+        return int(closed.code), closed.reason or ""
+
+    async def ping(self) -> bool:
+        """Send a ping and wait for its pong; False if the connection ends before.
+
+        Waits as long as it takes: the caller has the deadline.
+        """
+        assert self._websocket is not None
+        try:
+            await self._websocket.ping()
+        except trio_websocket.ConnectionClosed:
+            return False
+        return True
+
+    async def close(self, close: Close) -> None:
+        """Send a close frame and wait for the peer's, or for its end.
+
+        Waits as long as it takes: the caller has the deadline.
+        """
+        assert self._websocket is not None
+        reason = close.reason.encode()[:MAX_REASON].decode(errors="ignore")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._await_close_frame)
+            await self._websocket.aclose(int(close.code), reason or None)
+            nursery.cancel_scope.cancel(reason="the closing handshake is complete")
+
+    async def _await_close_frame(self) -> None:
+        """Read on, for the close frame only: trio-websocket cannot answer a ping any more.
+
+        What a peer still sends that cannot be framed is thrown away unread: a socket closed
+        with unread bytes would reset, and the peer might lose our close frame.
+        """
+        while True:
+            while self._inbox:
+                frame = self._inbox.popleft()
+                if frame.is_close:
+                    await self._control.feed(frame.payload)
+                    return
+            data = await self._transport.receive()
+            if not data:
+                self._control.end()
+                return
+            self._inbox.extend(self._reader.feed(data))
+
+
+def _check_utf8(payload: bytes) -> None:
+    if payload.isascii():
+        return
+    try:
+        payload.decode()
+    except UnicodeDecodeError as error:
+        raise PeerError(
+            Close(CloseCode.INVALID_TEXT, f"byte {error.start} of a text message is not UTF-8")
+        ) from None
