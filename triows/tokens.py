@@ -6,43 +6,32 @@ token: a token can only say which key of the set it was signed with.
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 import uuid
 from collections.abc import Iterable, Mapping
-from functools import partial
 from typing import Any, Final, final
-from urllib.error import URLError
-from urllib.request import Request, urlopen
 
 import attrs
 import cattrs
 import jwt
-import trio
-from jwt import PyJWK, PyJWKSet
 
 from triows.auth import Grants, Identity
 from triows.config import AuthSettings
 from triows.errors import AuthError, ConfigError
+from triows.keys import (
+    DEFAULT_ALGORITHM,
+    FAMILIES,
+    KeySet,
+    check_secret,
+    family_of,
+    key_kind,
+    load_public_key,
+    read_key_file,
+)
 from triows.messages import Patterns
 
-logger = logging.getLogger("triows.auth")
-
 MAX_TOKEN: Final = 8192  # bytes; it has to fit into a request head of 16 KiB with room to spare
-MIN_SECRET: Final = 32  # bytes, the size of the hash (RFC 7518 section 3.2)
-MAX_KEY_SET: Final = 256 * 1024  # bytes of a key set that is read
-KEY_SET_TIMEOUT: Final = 5  # seconds for one fetch
-KEY_SET_TTL: Final = 600  # seconds after which the set is fetched again
-KEY_SET_FLOOR: Final = 30  # seconds between two fetches, whatever key ids are asked for
-
-FAMILIES: Final = {
-    "secret": frozenset({"HS256", "HS384", "HS512"}),
-    "rsa": frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}),
-    "ec": frozenset({"ES256", "ES384", "ES512"}),
-    "ed25519": frozenset({"EdDSA"}),
-}
-DEFAULT_ALGORITHM: Final = {"secret": "HS256", "rsa": "RS256", "ec": "ES256", "ed25519": "EdDSA"}
 
 
 @attrs.frozen
@@ -103,16 +92,6 @@ def _read_identity(claims: dict[str, Any]) -> Identity:
     return Identity(user, float(expires_at), grants, token_id, issued_at, claims)
 
 
-def _key_kind(key: object) -> str:
-    name = type(key).__name__.lower()
-    for kind in ("rsa", "ed25519"):
-        if kind in name:
-            return kind
-    if "ellipticcurve" in name or name.startswith("ec"):
-        return "ec"
-    raise ConfigError(f"a key of the kind {type(key).__name__} is not supported")
-
-
 @final
 class JWTAuth:
     """Believes tokens signed with one secret, one public key, or a key of one key set.
@@ -143,16 +122,16 @@ class JWTAuth:
             raise ConfigError("exactly one of a secret, a public key and a JWKS address is needed")
         allowed = tuple(algorithms or ())
         self._key: object | None = None
-        self._keys: _KeySet | None = None
+        self._keys: KeySet | None = None
         if secret is not None:
-            self._key = _check_secret(secret)
+            self._key = check_secret(secret)
             kind: str = "secret"
         elif public_key is not None:
-            self._key = _load_public_key(public_key)
-            kind = _key_kind(self._key)
+            self._key = load_public_key(public_key)
+            kind = key_kind(self._key)
         else:
-            kind = _family_of(allowed or ("RS256",))
-            self._keys = _KeySet(str(jwks_url), kind)
+            kind = family_of(allowed or ("RS256",))
+            self._keys = KeySet(str(jwks_url), kind)
         self._algorithms = list(allowed or (DEFAULT_ALGORITHM[kind],))
         foreign = set(self._algorithms) - FAMILIES[kind]
         if foreign:
@@ -175,10 +154,10 @@ class JWTAuth:
                 "no key to check tokens with: set auth.secret_file, auth.public_key_file or "
                 "auth.jwks_url (or use --dev for a first look)"
             )
-        secret = _read_key_file("secret_file", settings.secret_file)
+        secret = read_key_file("secret_file", settings.secret_file)
         return cls(
             secret.strip() if secret is not None else None,
-            public_key=_read_key_file("public_key_file", settings.public_key_file),
+            public_key=read_key_file("public_key_file", settings.public_key_file),
             jwks_url=settings.jwks_url or None,
             algorithms=settings.algorithms,
             issuer=settings.issuer,
@@ -243,117 +222,6 @@ def _why(error: jwt.InvalidTokenError) -> str:
             return "not a valid token"
 
 
-def _check_secret(secret: str | bytes) -> bytes:
-    value = secret.encode() if isinstance(secret, str) else secret
-    if b"-----BEGIN" in value or value.lstrip().startswith((b"ssh-", b"ecdsa-")):
-        raise ConfigError(
-            "the HMAC secret is a PEM or SSH key: a public key is no secret; "
-            "configure it as auth.public_key_file"
-        )
-    if len(value) < MIN_SECRET:
-        raise ConfigError(
-            f"the HMAC secret has {len(value)} bytes; it needs {MIN_SECRET} or more "
-            "(openssl rand -hex 32 makes one)"
-        )
-    return value
-
-
-def _load_public_key(pem: str | bytes) -> object:
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
-    try:
-        return load_pem_public_key(pem.encode() if isinstance(pem, str) else pem)
-    except ValueError as error:
-        raise ConfigError(f"the public key is not a PEM public key: {error}") from None
-
-
-def _family_of(algorithms: Iterable[str]) -> str:
-    for kind, family in FAMILIES.items():
-        if kind != "secret" and set(algorithms) <= family:
-            return kind
-    raise ConfigError(
-        f"auth.algorithms: {', '.join(algorithms)} are not all of one family that a key set "
-        "may hold (RSA, EC or EdDSA)"
-    )
-
-
-def _read_key_file(name: str, path: str) -> bytes | None:
-    if not path:
-        return None
-    try:
-        with open(path, "rb") as file:
-            return file.read(65536)
-    except OSError as error:
-        raise ConfigError(f"auth.{name}: cannot read {path}: {error.strerror}") from None
-
-
-class _KeySet:
-    """The keys behind an address, fetched when needed and kept when fetching fails.
-
-    A set is one issuer's and one family's, so that a key id cannot mean somebody else's key.
-    """
-
-    def __init__(self, url: str, kind: str) -> None:
-        if not url.startswith(("https://", "http://")):
-            raise ConfigError(f"auth.jwks_url: {url!r} is not an http(s) address")
-        self._url = url
-        self._kind = kind
-        self._keys: dict[str | None, object] = {}
-        self._fetched_at = -math.inf
-        self._lock = trio.Lock()
-
-    async def find(self, key_id: str | None) -> object:
-        """Return the key named `key_id`, fetching the set if it is old or lacks it."""
-        if not isinstance(key_id, str | None):
-            raise AuthError("'kid' must be a string")
-        if self._is_due(key_id):
-            async with self._lock:
-                if self._is_due(key_id):  # somebody may have fetched it while we waited
-                    self._fetched_at = time.monotonic()
-                    await self._fetch()
-        try:
-            return self._keys[key_id]
-        except KeyError:
-            raise AuthError("the token is signed with a key that is not known here") from None
-
-    def _is_due(self, key_id: str | None) -> bool:
-        age = time.monotonic() - self._fetched_at
-        return age > KEY_SET_TTL or (key_id not in self._keys and age > KEY_SET_FLOOR)
-
-    async def _fetch(self) -> None:
-        try:
-            text = await trio.to_thread.run_sync(
-                partial(_download, self._url), abandon_on_cancel=True
-            )
-            fetched = {
-                key.key_id: key.key
-                for key in PyJWKSet.from_json(text.decode()).keys
-                if self._is_usable(key)
-            }
-        except (OSError, URLError, ValueError, jwt.PyJWTError) as error:
-            logger.warning("cannot fetch the key set %s: %r", self._url, error)
-            return
-        self._keys = dict(fetched)
-        if len(fetched) == 1:  # a set of one needs no key id
-            self._keys[None] = next(iter(fetched.values()))
-
-    def _is_usable(self, key: PyJWK) -> bool:
-        if key.public_key_use not in (None, "sig"):
-            return False
-        try:
-            return _key_kind(key.key) == self._kind
-        except ConfigError:
-            return False
-
-
-def _download(url: str) -> bytes:
-    with urlopen(Request(url), timeout=KEY_SET_TIMEOUT) as response:  # noqa: S310 checked above
-        text: bytes = response.read(MAX_KEY_SET + 1)
-    if len(text) > MAX_KEY_SET:
-        raise ValueError(f"the key set has more than {MAX_KEY_SET} bytes")
-    return text
-
-
 def make_token(
     secret: str | bytes,
     sub: str,
@@ -399,4 +267,4 @@ def make_token(
     }
     if admin:
         payload["triows"]["admin"] = True
-    return jwt.encode(payload, _check_secret(secret), algorithm="HS256")
+    return jwt.encode(payload, check_secret(secret), algorithm="HS256")
