@@ -7,6 +7,8 @@ from triows.auth import Authenticator as Authenticator
 from triows.auth import Authorizer as Authorizer
 from triows.auth import Grants as Grants
 from triows.auth import Identity as Identity
+from triows.client import Client as Client
+from triows.client import open_client as open_client
 from triows.config import AuthSettings as AuthSettings
 from triows.config import Limits as Limits
 from triows.config import LogLimits as LogLimits
@@ -20,6 +22,7 @@ from triows.errors import ErrorCode as ErrorCode
 from triows.errors import HandshakeRefused as HandshakeRefused
 from triows.errors import RequestError as RequestError
 from triows.errors import TriowsError as TriowsError
+from triows.hub import OnLag as OnLag
 from triows.messages import Message as Message
 from triows.messages import MessageType as MessageType
 from triows.messages import Position as Position
@@ -34,3 +37,4 @@ from triows.server import open_server as open_server
 from triows.server import serve as serve
 from triows.tokens import JWTAuth as JWTAuth
 from triows.tokens import make_token as make_token
+from triows.viewer import Subscription as Subscription

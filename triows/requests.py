@@ -62,7 +62,7 @@ class SubscribeData(msgspec.Struct, rename={"from_": "from"}):
         """
         oldest = log.earliest - 1
         if self.from_ is not None:
-            return oldest, None
+            return oldest, encode_gap(log, 1, oldest, "retention") if oldest else None
         if self.tail is not None:
             return max(oldest, log.head - self.tail), None
         since = self.since
