@@ -39,6 +39,7 @@ logger = logging.getLogger("triows.client")
 
 STABLE: Final = 5.0  # seconds a connection must have been up for the backoff to begin anew
 MAX_MESSAGE: Final = 16 * 1024 * 1024  # bytes; a page of history is larger than a message
+GOODBYE: Final = 0.5  # seconds the server has for its close frame when we leave
 PACE: Final = 0.9  # of the server's rate limit: what we send at most
 TOKEN_ATTEMPTS: Final = 3  # fresh tokens refused before the client gives up
 _ANSWERS: Final = frozenset({"ack", "error", "auth", "pong"})
@@ -263,9 +264,14 @@ class Client:
         nursery.start_soon(self._keep_alive, greeting["heartbeat"])
         if callable(self._token):
             nursery.start_soon(self._refresh, greeting["expires_at"])
-        while True:
-            self._take(decode(await dialed.receive()))
-            self._heard_at = trio.current_time()
+        try:
+            while True:
+                self._take(decode(await dialed.receive()))
+                self._heard_at = trio.current_time()
+        except trio.Cancelled:  # we are leaving, or a task beside us has found the line dead
+            with trio.move_on_after(GOODBYE, shield=True):
+                await dialed.close()
+            raise
 
     async def _greeting(self, dialed: Dialed) -> dict[str, Any]:
         with trio.fail_after(CONNECT_TIMEOUT):

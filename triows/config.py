@@ -112,7 +112,7 @@ class ServerSettings:
     """Origins of web pages that may connect, beside the server's own; `*` is every one."""
     tls_cert: str = ""
     """PEM file with the certificate chain; with `tls_key`, the port speaks TLS."""
-    tls_key: str = ""
+    tls_key: str = attrs.field(default="")
     """PEM file with the certificate's private key."""
     token_in_query: bool = False
     """Accept `?token=` in the address: it ends up in logs of proxies, so think twice."""
@@ -122,9 +122,10 @@ class ServerSettings:
         if not 0 <= value <= 65535:
             raise ConfigError(f"port is {value}; it must be from 0 to 65535")
 
-    def __attrs_post_init__(self) -> None:
-        if bool(self.tls_cert) != bool(self.tls_key):
-            raise ConfigError("tls_cert and tls_key go together: one of them is missing")
+    @tls_key.validator
+    def _check_tls(self, attribute: object, value: str) -> None:
+        if bool(value) != bool(self.tls_cert):
+            raise ConfigError("tls_key and tls_cert go together: one of them is missing")
 
 
 @attrs.frozen(kw_only=True)

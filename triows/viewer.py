@@ -25,7 +25,8 @@ class Subscription:
 
     Attributes:
         channel: its name.
-        position: of the last message handed out or read ahead; None before the first answer.
+        position: of the last message handed out: what to go on from, another time. None
+            before the server has answered.
         head: offset of the newest message on the server, as far as is known.
     """
 
@@ -39,7 +40,8 @@ class Subscription:
         self._start = start
         self._on_lag = on_lag
         self._ask = ask  # has the client subscribe (or, when paused, unsubscribe)
-        self._messages: deque[Message] = deque()
+        self._cursor: Position | None = None  # of the last message read, maybe ahead
+        self._messages: deque[tuple[Message, Position]] = deque()
         self._finished = False
         self._failure: TriowsError | None = None
         self._lot = trio.lowlevel.ParkingLot()
@@ -73,12 +75,13 @@ class Subscription:
                 await self._lot.park()
         finally:
             self._busy = False
-        return self._messages.popleft()
+        message, self.position = self._messages.popleft()
+        return message
 
     @property
     def lag(self) -> int:
         """How many messages the application has not been given yet, as far as is known."""
-        read = self.position.offset if self.position else self.head
+        read = self._cursor.offset if self._cursor else self.head
         return max(0, self.head - read) + len(self._messages)
 
     @property
@@ -88,15 +91,15 @@ class Subscription:
 
     def request(self) -> dict[str, Any]:
         """Return the `data` of the next `subscribe`: from where we are."""
-        if self.position is None:
+        if self._cursor is None:
             return {**self._start, "on_lag": self._on_lag}
-        since = {"epoch": self.position.epoch, "offset": self.position.offset}
+        since = {"epoch": self._cursor.epoch, "offset": self._cursor.offset}
         return {"since": since, "on_lag": self._on_lag}
 
     def acknowledged(self, data: dict[str, Any]) -> None:
         """Take the server's answer to a `subscribe`."""
         self.head = data["offset"]
-        if self.position is None:
+        if self._cursor is None:
             oldest = data["earliest"] - 1
             start = self.head
             if "tail" in self._start:
@@ -105,29 +108,30 @@ class Subscription:
                 start = 0
             elif "since" in self._start:
                 since = self._start["since"]
-                self.position = Position(since["epoch"], since["offset"])
-            if self.position is None:
-                self.position = Position(data["epoch"], start)
-        if data["ended"] is not None and self.position == Position(data["epoch"], self.head):
+                self._cursor = Position(since["epoch"], since["offset"])
+            if self._cursor is None:
+                self._cursor = Position(data["epoch"], start)
+            self.position = self._cursor
+        if data["ended"] is not None and self._cursor == Position(data["epoch"], self.head):
             self._finish()
 
     def deliver(self, message: Message) -> bool:
         """Take a message of the channel; False if one is missing before it."""
-        position = self.position
-        if position is None or self.paused or self.is_over:
+        cursor = self._cursor
+        if cursor is None or self.paused or self.is_over:
             return True
         if message.type == MessageType.GAP:
             data = message.data
-            self.position = Position(data["epoch"], data["to"])
+            self._cursor = Position(data["epoch"], data["to"])
             if data["count"] or data["reason"] == "epoch":
                 self._put(message)
             return True
         offset = message.offset or 0
-        if offset <= position.offset:
+        if offset <= cursor.offset:
             return True  # seen already, on an earlier connection
-        if offset > position.offset + 1:
+        if offset > cursor.offset + 1:
             return False
-        self.position = Position(position.epoch, offset)
+        self._cursor = Position(cursor.epoch, offset)
         self.head = max(self.head, offset)
         self._put(message)
         if message.type == MessageType.END:
@@ -144,7 +148,8 @@ class Subscription:
         self._lot.unpark_all()
 
     def _put(self, message: Message) -> None:
-        self._messages.append(message)
+        assert self._cursor is not None
+        self._messages.append((message, self._cursor))
         self._lot.unpark_all()
         if len(self._messages) >= BUFFER and not self._finished:
             self.paused = True

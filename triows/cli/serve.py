@@ -1,0 +1,103 @@
+"""`triows serve`: the standalone server."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import signal
+import sys
+from typing import Any, Final
+
+import structlog
+import trio
+
+import triows
+from triows.cli.output import note
+
+LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+DEV_TTL: Final = 7 * 86_400  # seconds the tokens of --dev are good for
+
+
+async def serve(settings: triows.Settings, *, dev: bool) -> int:
+    """Serve until a signal asks to stop; return the exit status.
+
+    The first SIGTERM or SIGINT drains, the second aborts.
+
+    Raises:
+        ConfigError: no key, `dev` on a public address, or the port cannot be opened.
+    """
+    if dev and settings.server.host not in LOOPBACK:
+        raise triows.ConfigError(
+            f"--dev serves loopback only, and server.host is {settings.server.host}: "
+            "for others to connect, configure a key and leave --dev out"
+        )
+    secret = secrets.token_hex(32)
+    auth = triows.JWTAuth(secret) if dev else None
+    stop = trio.Event()
+    with trio.CancelScope() as abort:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_watch_signals, stop, abort)
+            async with triows.open_server(settings=settings, auth=auth) as server:
+                note(f"triows listens on {server.url}")
+                if dev:
+                    _print_tokens(server, secret)
+                await stop.wait()
+                note("draining; another signal aborts")
+            nursery.cancel_scope.cancel(reason="drained")
+    if abort.cancelled_caught:
+        note("aborted", "yellow")
+        return 1
+    note("drained")
+    return 0
+
+
+async def _watch_signals(stop: trio.Event, abort: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            if stop.is_set():
+                abort.cancel(reason="a second signal")
+            stop.set()
+
+
+def _print_tokens(server: triows.Server, secret: str) -> None:
+    """Print what a first look needs, ready to paste; the key dies with this process."""
+    watch = triows.make_token(secret, "viewer", ttl=DEV_TTL, subscribe=["*"], presence=["*"])
+    speak = triows.make_token(
+        secret, "publisher", ttl=DEV_TTL, subscribe=["*"], publish=["*"], command=["*"]
+    )
+    admin = triows.make_token(secret, "admin", ttl=DEV_TTL, admin=True)
+    at = f"--url {server.url} --token"
+    print(f"# watch\ntriows tail session:demo {at} {watch}\n")
+    print(f"# publish\ntriows publish session:demo hello {at} {speak}\n")
+    print(
+        f"# run a command and publish what it prints\ntriows run {at} {speak} -- ping localhost\n"
+    )
+    http = server.url.replace("ws", "http", 1).removesuffix("/ws")
+    print(f"# look\ncurl -H 'Authorization: Bearer {admin}' {http}/api/connections", flush=True)
+
+
+def configure_logging(*, verbose: bool) -> None:
+    """Send the log to standard error: JSON lines, or prose if a person is looking."""
+    person = sys.stderr.isatty()
+    shared: list[Any] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.stdlib.ExtraAdder(),
+    ]
+    if not person:
+        shared.append(structlog.processors.format_exc_info)
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer() if person else structlog.processors.JSONRenderer()
+    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO, handlers=[handler], force=True
+    )
+    logging.getLogger("trio-websocket").setLevel(logging.WARNING)
