@@ -20,8 +20,10 @@ from triows.application import Request
 from triows.auth import Identity
 from triows.errors import Close, CloseCode, ConnectionClosed
 from triows.frames import TEXT, encode_frame
-from triows.hub import PULL_BYTES, Subscription
+from triows.heartbeat import Heartbeat
+from triows.hub import Subscription
 from triows.registry import Registry
+from triows.sender import Sender
 from triows.session import Services, Session
 from triows.statistics import ConnectionStatistics
 from triows.transport import Transport
@@ -31,7 +33,6 @@ logger = logging.getLogger("triows.connection")
 
 BACKLOG: Final = 64 * 1024  # bytes of answers that may wait before the reader stops reading
 HANDLER_QUEUE: Final = 16  # messages that may wait for the application, of one connection
-STALL: Final = 0.5  # seconds a timer may be late before the server counts as having stalled
 _CLOSE_FRAME: Final = 0x8
 _GOING_AWAY: Final = encode_frame(int(CloseCode.GOING_AWAY).to_bytes(2, "big"), opcode=_CLOSE_FRAME)
 
@@ -45,78 +46,52 @@ class Connection:
         identity: who it is; None until a token was verified.
         subscriptions: what it watches, by channel.
         close: with which code it ends; None while it lives.
-        queued, stale: the hub's, see `triows.hub.Subscriber`.
+        outgoing: its outgoing side.
     """
 
     __slots__ = (
-        "__weakref__",
-        "_active_at",
         "_cut",
-        "_deadline",
-        "_deadline_close",
         "_handlers",
+        "_heard_at",
+        "_heartbeat",
         "_live",
         "_opened",
         "_opened_at",
-        "_parting",
-        "_progress",
         "_received_messages",
         "_registry",
-        "_renewed",
-        "_replies",
-        "_reply_size",
-        "_round_trip",
-        "_sent_messages",
         "_services",
         "_session",
         "_state",
         "_transport",
-        "_unsent",
-        "_wake",
         "_wire",
         "close",
         "id",
         "identity",
-        "queued",
-        "stale",
+        "outgoing",
         "subscriptions",
     )
 
     def __init__(self, transport: Transport, services: Services, registry: Registry) -> None:
         now = trio.current_time()
+        limits = services.limits
         self.id = str(uuid_utils.uuid7())
         self.identity: Identity | None = None
         self.subscriptions: dict[str, Subscription] = {}
         self.close: Close | None = None
-        self.queued = False
-        self.stale: dict[Subscription, None] = {}
+        self.outgoing = Sender(transport, services.hub, self, limits.write_timeout)
         self._transport = transport
         self._services = services
         self._registry = registry
-        self._wire = Wire(transport, services.limits, self._output)
+        self._wire = Wire(transport, limits, self.outgoing.output)
         self._session = Session(self, services, now)
-        self._replies: list[bytes] = []
-        self._reply_size = 0
-        self._progress: trio.Event | None = None  # set when replies are taken, or all is sent
-        self._unsent: memoryview | None = None  # what the socket did not take yet
-        self._wake: trio.MemorySendChannel[None] | None = None  # to the writer
-        self._renewed: trio.MemorySendChannel[None] | None = None  # to the heartbeat
+        self._heartbeat = Heartbeat(limits, self, self._wire.ping)
         self._handlers: trio.MemorySendChannel[Request] | None = None
         self._live: trio.Nursery | None = None
         self._cut = False  # no goodbye: the peer would not get it
-        self._parting: Close | None = None  # to be asked for once the peer has all that is its
         self._state = "opening"
-        self._opened = now
+        self._opened = self._heard_at = now
         self._opened_at = time.time()
-        self._active_at = now
-        self._deadline = now + services.limits.handshake_timeout
-        self._deadline_close = Close(
-            CloseCode.UNAUTHORIZED,
-            f"no `auth` within {services.limits.handshake_timeout:g} s",
-        )
         self._received_messages = 0
-        self._sent_messages = 0
-        self._round_trip: float | None = None
 
     # The nursery
 
@@ -132,11 +107,11 @@ class Connection:
         """
         try:
             async with trio.open_nursery() as nursery:
-                self._wake, woken = trio.open_memory_channel[None](1)
-                nursery.start_soon(self._write, woken)
+                nursery.start_soon(self.outgoing.run)
                 with trio.move_on_after(self._services.limits.handshake_timeout):
                     await self._wire.accept(nursery, head, rest, subprotocol)
                     self._state = "open"
+                del head, rest  # nobody needs them any more
                 if self._state == "open":
                     await self._be_live()
                     await self._say_goodbye()
@@ -156,9 +131,8 @@ class Connection:
                 self._live = live
                 if self.identity is not None:
                     self._session.greet()
-                self._renewed, renewed = trio.open_memory_channel[None](1)
                 live.start_soon(self._read)
-                live.start_soon(self._heartbeat, renewed)
+                live.start_soon(self._heartbeat.run)
                 if self.close is not None:  # asked for during the handshake
                     live.cancel_scope.cancel(reason=self.close.reason)
         except* Exception as group:
@@ -172,8 +146,7 @@ class Connection:
             return
         with trio.move_on_after(self._services.limits.close_timeout) as scope:
             await self._wire.close(self.close)
-            while self._unsent is not None:
-                await self._wait_progress()
+            await self.outgoing.wait_sent()
             await self._transport.finish()
         self._cut = scope.cancelled_caught
 
@@ -189,11 +162,12 @@ class Connection:
         self._detach()
         if self.close is None:  # cancelled from outside
             self.close = Close(CloseCode.GOING_AWAY, "the server was stopped")
-            if self._unsent is None and self._state == "open":
+            if self._state == "open" and not self.outgoing.is_blocked:
                 try:
                     self._transport.try_send(_GOING_AWAY)
                 except OSError:
                     self._cut = True
+        self.outgoing.stop()
         self._state = "closing"
         self._registry.remove(self, self.close)
 
@@ -201,7 +175,6 @@ class Connection:
         for subscription in self.subscriptions.values():
             self._services.hub.unsubscribe(subscription)
         self.subscriptions.clear()
-        self.stale.clear()
 
     def request_close(self, close: Close) -> None:
         """Ask for the end, with a code; the first to ask is heard. Returns at once.
@@ -213,43 +186,31 @@ class Connection:
             if self._live is not None:
                 self._live.cancel_scope.cancel(reason=close.reason)
 
-    def part(self, close: Close) -> None:
-        """Ask for the end as soon as everything published so far has been sent."""
-        self._parting = close
-        self._part_if_current()
-
-    def _part_if_current(self) -> None:
-        if self._parting is not None and self.is_current:
-            self.request_close(self._parting)
-
-    def _lose(self, close: Close) -> None:
-        """End without a goodbye: the peer is gone, or takes nothing."""
+    def lose(self, close: Close) -> None:
+        """Ask for the end without a goodbye: the peer is gone, or takes nothing."""
         self._cut = True
+        self.outgoing.stop()
         self.request_close(close)
 
     # In
 
     async def _read(self) -> None:
-        wire, session = self._wire, self._session
         try:
             while True:
-                kind, payload = await wire.receive()
+                kind, payload = await self._wire.receive()
                 if kind != TEXT:
-                    self.request_close(
-                        Close(CloseCode.UNSUPPORTED_DATA, "binary messages are not spoken here")
-                    )
+                    reason = "binary messages are not spoken here"
+                    self.request_close(Close(CloseCode.UNSUPPORTED_DATA, reason))
                     return
-                now = trio.current_time()
-                self._active_at = now
+                self._heard_at = trio.current_time()
                 self._received_messages += 1
-                await session.receive(payload, now)
-                if self._reply_size > BACKLOG:  # a peer that asks and does not read
-                    await self._wait_pulled()
+                await self._session.receive(payload, self._heard_at)
+                if self.outgoing.reply_size > BACKLOG:  # a peer that asks and does not read
+                    await self.outgoing.wait_pulled()
         except PeerError as error:
             self.request_close(error.close)
         except ConnectionClosed as closed:
-            self.request_close(Close(CloseCode.NORMAL, ""))
-            self.close = _as_close(closed)
+            self.request_close(_as_close(closed))
             self._cut = closed.code == CloseCode.ABNORMAL
 
     def hand_on(self, request: Request) -> bool:
@@ -271,170 +232,25 @@ class Connection:
     def authenticated(self, identity: Identity) -> None:
         """Take note of who is there, and of when the token expires."""
         self.identity = identity
-        remaining = identity.expires_at - time.time()
-        self._deadline = trio.current_time() + remaining
-        self._deadline_close = Close(CloseCode.TOKEN_EXPIRED, "the token has expired")
+        self._heartbeat.expire_in(identity.expires_at - time.time())
         self._registry.identify(self, identity.user)
-        if self._renewed is not None:
-            try:
-                self._renewed.send_nowait(None)
-            except trio.WouldBlock:
-                pass  # the heartbeat will look anyway
-
-    # Out
-
-    def offer(self, frame: bytes) -> None:
-        """Send a frame with the next flush, ahead of what the logs have; never waits."""
-        self._replies.append(frame)
-        self._reply_size += len(frame)
-        self._services.hub.ready(self)
-
-    async def _output(self, data: bytes) -> None:
-        """Send bytes of the control plane at once; returns when they were taken."""
-        self._replies.append(data)
-        self._reply_size += len(data)
-        self.flush(self._active_at)  # control frames do not make a connection active
-        await trio.lowlevel.checkpoint()
-        await self._wait_pulled()
-
-    def flush(self, now: float) -> None:
-        """Send what the socket takes without waiting; the writer sees to the rest."""
-        self.queued = False
-        if self._unsent is not None or self._cut:
-            return
-        data = self._pull(now)
-        if not data:
-            return
-        try:
-            sent = self._transport.try_send(data)
-        except OSError:
-            self._lose(Close(CloseCode.ABNORMAL, "the peer is gone"))
-            return
-        if sent < len(data):
-            self._unsent = memoryview(data)[sent:]
-            assert self._wake is not None
-            self._wake.send_nowait(None)
-        elif self.stale:
-            self._services.hub.ready(self)
-        elif self._parting is not None:
-            self._part_if_current()
-
-    def _pull(self, now: float) -> bytes:
-        """Take all answers, and from the logs about as much as goes out at a time."""
-        parts, self._replies = self._replies, []
-        self._reply_size = 0
-        self._tell_progress()
-        stale, room = self.stale, PULL_BYTES
-        while stale and room > 0 and self.close is None:
-            subscription = next(iter(stale))
-            del stale[subscription]
-            gap = subscription.catch_up()
-            if gap is not None:
-                parts.append(gap)
-            if subscription.lag:
-                piece = self._services.hub.slice(subscription.log, subscription.cursor)
-                self._sent_messages += piece.last - subscription.cursor
-                subscription.cursor = piece.last
-                parts.append(piece.data)
-                room -= len(piece.data)
-                self._active_at = now
-                if subscription.lag:
-                    stale[subscription] = None  # behind the others: everyone gets a turn
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def _tell_progress(self) -> None:
-        if self._progress is not None:
-            self._progress.set()
-            self._progress = None
-
-    async def _wait_progress(self) -> None:
-        if self._progress is None:
-            self._progress = trio.Event()
-        await self._progress.wait()
-
-    async def _wait_pulled(self) -> None:
-        """Wait until the answers given so far are on their way."""
-        while self._replies:
-            await self._wait_progress()
-
-    async def _write(self, woken: trio.MemoryReceiveChannel[None]) -> None:
-        """Send what the socket did not take at once, then go on from the same cursors."""
-        timeout = self._services.limits.write_timeout
-        async for _ in woken:
-            while self._unsent:
-                sent = 0
-                with trio.move_on_after(timeout) as scope:
-                    try:
-                        sent = await self._transport.send_some(self._unsent)
-                    except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
-                        self._lose(Close(CloseCode.ABNORMAL, "the peer is gone"))
-                        return
-                if scope.cancelled_caught:
-                    self._lose(
-                        Close(
-                            CloseCode.NO_WRITE_PROGRESS,
-                            f"the peer took nothing for {timeout:g} s",
-                        )
-                    )
-                    return
-                self._unsent = self._unsent[sent:]
-            self._unsent = None
-            self._tell_progress()
-            self.flush(trio.current_time())
-
-    @property
-    def is_current(self) -> bool:
-        """Whether everything published and answered so far was taken by the socket."""
-        return (
-            self._unsent is None
-            and not self._replies
-            and all(not s.lag for s in self.subscriptions.values())
-        )
-
-    # Alive
-
-    async def _heartbeat(self, renewed: trio.MemoryReceiveChannel[None]) -> None:
-        """Ping, and watch the three clocks: pong, idle, expiry."""
-        limits = self._services.limits
-        ping_at = trio.current_time() + limits.ping_interval
-        while True:
-            idle_at = self._active_at + limits.idle_timeout
-            with trio.move_on_at(min(ping_at, idle_at, self._deadline)):
-                await renewed.receive()
-                continue
-            now = trio.current_time()
-            if now >= self._deadline:
-                self.request_close(self._deadline_close)
-            elif now >= self._active_at + limits.idle_timeout:
-                self.request_close(
-                    Close(CloseCode.IDLE, f"no message for {limits.idle_timeout:g} s")
-                )
-            elif now >= ping_at:
-                pause = await self._ping()
-                ping_at = trio.current_time() + pause
-
-    async def _ping(self) -> float:
-        """Ping, and return after how many seconds to ping again.
-
-        Any byte from the peer counts as its pong. So does a full socket: then the ping itself
-        is waiting, and the writer's deadline decides. And a timer that comes late says that the
-        server stalled, not the peer: the pong may lie unread, so the clock starts again.
-        """
-        limits = self._services.limits
-        started, received = trio.current_time(), self._transport.received
-        deadline = min(started + limits.pong_timeout, self._deadline)
-        with trio.move_on_at(deadline):
-            if await self._wire.ping():
-                self._round_trip = trio.current_time() - started
-            return limits.ping_interval
-        now = trio.current_time()
-        if now - deadline > STALL or now >= self._deadline:
-            return 0
-        if self._transport.received == received and self._unsent is None:
-            self.request_close(Close(CloseCode.NO_PONG, f"no pong for {limits.pong_timeout:g} s"))
-        return limits.ping_interval
 
     # Told to others
+
+    @property
+    def active_at(self) -> float:
+        """Monotonic time of the last message either way."""
+        return max(self._heard_at, self.outgoing.active_at)
+
+    @property
+    def received(self) -> int:
+        """Bytes received so far."""
+        return self._transport.received
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the socket takes no more just now."""
+        return self.outgoing.is_blocked
 
     def describe(self) -> dict[str, object]:
         """Say who this is, for `presence`."""
@@ -452,22 +268,22 @@ class Connection:
             state=self._state,
             opened_at=self._opened_at,
             age=now - self._opened,
-            idle=now - self._active_at,
+            idle=now - self.active_at,
             channels=tuple(subscriptions),
             received_messages=self._received_messages,
             received_bytes=self._transport.received,
-            sent_messages=self._sent_messages,
+            sent_messages=self.outgoing.sent_messages,
             sent_bytes=self._transport.sent,
             lag=sum(s.lag for s in subscriptions.values()),
             lag_seconds=max(
                 (s.log.age(s.cursor, now) for s in subscriptions.values()), default=0.0
             ),
-            round_trip=self._round_trip,
+            round_trip=self._heartbeat.round_trip,
         )
 
 
 def _as_close(closed: ConnectionClosed) -> Close:
-    """The peer's close as our own record of it; a code we do not know counts as normal."""
+    """Return the peer's close as our own record of it; an unknown code counts as normal."""
     try:
         code = CloseCode(closed.code)
     except ValueError:

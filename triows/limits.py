@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Final
+from typing import Final, final
 
+from triows.config import Limits
+from triows.errors import ErrorCode, RequestError
+
+_ERROR_RATE: Final = 10  # refused messages a second that a connection may go on sending
+_ERROR_BURST: Final = 100
 MAX_ADDRESSES: Final = 10_000
 """Addresses remembered at once; the one unseen for longest is forgotten first."""
 
@@ -40,6 +45,39 @@ class TokenBucket:
             return (1 - units) / self._rate
         self._units = units - amount
         return 0
+
+
+@final
+class Budget:
+    """What one connection may send: messages, bytes, and messages that are refused."""
+
+    __slots__ = ("_bytes", "_errors", "_limits", "_messages")
+
+    def __init__(self, limits: Limits, now: float) -> None:
+        self._limits = limits
+        self._messages = TokenBucket(limits.messages_per_second, limits.messages_burst, now)
+        self._bytes = TokenBucket(limits.bytes_per_second, limits.bytes_per_second, now)
+        self._errors = TokenBucket(_ERROR_RATE, _ERROR_BURST, now)
+
+    def take(self, size: int, now: float) -> None:
+        """Count one message of `size` bytes.
+
+        Raises:
+            RequestError: `rate_limited`, with the seconds to wait.
+        """
+        wait = self._messages.take(1, now) or self._bytes.take(size, now)
+        if wait:
+            limits = self._limits
+            raise RequestError(
+                ErrorCode.RATE_LIMITED,
+                f"more than {limits.messages_per_second:g} messages or "
+                f"{limits.bytes_per_second:g} bytes a second; wait {wait:.3f} s",
+                retry_after=wait,
+            )
+
+    def is_spent(self, now: float) -> bool:
+        """Count one refused message; return whether that was one too many."""
+        return self._errors.take(1, now) > 0
 
 
 class AddressRates:

@@ -189,8 +189,10 @@ class Server:
         for member in members:
             assert isinstance(member, Connection)
             after = round(random.uniform(0, window), 3)  # noqa: S311 no secret
-            member.offer(encode_push(MessageType.RECONNECT, {"after": after, "reason": "restart"}))
-            member.part(Close(CloseCode.RESTART, "the server restarts; connect again"))
+            member.outgoing.offer(
+                encode_push(MessageType.RECONNECT, {"after": after, "reason": "restart"})
+            )
+            member.outgoing.part(Close(CloseCode.RESTART, "the server restarts; connect again"))
 
     # What a connection goes through
 

@@ -36,13 +36,11 @@ from triows.errors import (
 )
 from triows.frames import encode_frame
 from triows.hub import Hub, Subscriber, Subscription
-from triows.limits import TokenBucket
+from triows.limits import Budget
 from triows.messages import Message, MessageType, Position, Receipt, check_channel
 
 PAGE_BYTES: Final = 256 * 1024  # of messages in one answer to `history`
 MAX_PRESENT: Final = 1000  # connections named in one answer to `presence`
-_ERROR_RATE: Final = 10  # refused messages a second that a connection may go on sending
-_ERROR_BURST: Final = 100
 
 
 @attrs.frozen
@@ -57,15 +55,26 @@ class Services:
     greeting: Mapping[str, object]
 
 
-class Peer(Subscriber, Protocol):
+class Outgoing(Subscriber, Protocol):
+    """What a session asks of the outgoing side of its connection."""
+
+    def offer(self, frame: bytes) -> None:
+        """Send a frame as soon as the socket takes it; never waits."""
+
+
+class Peer(Protocol):
     """What a session asks of its connection."""
 
     id: str
     identity: Identity | None
     subscriptions: dict[str, Subscription]
 
-    def offer(self, frame: bytes) -> None:
-        """Send a frame as soon as the socket takes it; never waits."""
+    @property
+    def outgoing(self) -> Outgoing:
+        """Its outgoing side."""
+
+    def request_close(self, close: Close) -> None:
+        """Ask for the end; returns at once."""
 
     def authenticated(self, identity: Identity) -> None:
         """Take note of who is there, and of when the token expires."""
@@ -77,47 +86,30 @@ class Peer(Subscriber, Protocol):
 class Session:
     """Decides what each message of one client means."""
 
-    __slots__ = ("_bytes", "_errors", "_messages", "_peer", "_services")
+    __slots__ = ("_budget", "_peer", "_services")
 
     def __init__(self, peer: Peer, services: Services, now: float) -> None:
-        limits = services.limits
         self._peer = peer
         self._services = services
-        self._messages = TokenBucket(limits.messages_per_second, limits.messages_burst, now)
-        self._bytes = TokenBucket(limits.bytes_per_second, limits.bytes_per_second, now)
-        self._errors = TokenBucket(_ERROR_RATE, _ERROR_BURST, now)
+        self._budget = Budget(services.limits, now)
 
     async def receive(self, payload: bytes, now: float) -> None:
         """Take one text message; waits only for an application's own authorizer or a key set."""
         request: Message | None = None
         try:
-            self._check_rate(len(payload), now)
+            self._budget.take(len(payload), now)
             request = decode(payload)
             await self._route(request)
         except RequestError as error:
             self._refuse(error, request, now)
 
-    def _check_rate(self, size: int, now: float) -> None:
-        wait = self._messages.take(1, now) or self._bytes.take(size, now)
-        if wait:
-            limits = self._services.limits
-            raise RequestError(
-                ErrorCode.RATE_LIMITED,
-                f"more than {limits.messages_per_second:g} messages or "
-                f"{limits.bytes_per_second:g} bytes a second; wait {wait:.3f} s",
-                retry_after=wait,
-            )
-
     def _refuse(self, error: RequestError, request: Message | None, now: float) -> None:
-        self._peer.offer(encode_error(error, request))
-        if self._errors.take(1, now):
+        self._peer.outgoing.offer(encode_error(error, request))
+        if self._budget.is_spent(now):
             limited = error.code is ErrorCode.RATE_LIMITED
-            self._peer.request_close(
-                Close(
-                    CloseCode.RATE_LIMIT if limited else CloseCode.BAD_REQUESTS,
-                    f"too many refused messages; the last one: {error.message}",
-                )
-            )
+            code = CloseCode.RATE_LIMIT if limited else CloseCode.BAD_REQUESTS
+            reason = f"too many refused messages; the last one: {error.message}"
+            self._peer.request_close(Close(code, reason))
 
     async def _route(self, request: Message) -> None:
         if self._peer.identity is None and request.type != MessageType.AUTH:
@@ -174,7 +166,7 @@ class Session:
             except RequestError as error:
                 if self._peer.subscriptions.get(channel) is subscription:
                     self._drop(channel)
-                self._peer.offer(
+                self._peer.outgoing.offer(
                     encode_error(error, Message(MessageType.SUBSCRIBE, channel=channel))
                 )
 
@@ -192,7 +184,7 @@ class Session:
             for channel, s in self._peer.subscriptions.items()
         }
         pong["timestamp"] = clock.now()
-        self._peer.offer(encode_frame(encode_json(pong)))
+        self._peer.outgoing.offer(encode_frame(encode_json(pong)))
 
     # Watching
 
@@ -223,9 +215,9 @@ class Session:
             },
         )
         if gap is not None:
-            self._peer.offer(gap)
+            self._peer.outgoing.offer(gap)
         subscriptions[channel] = self._services.hub.subscribe(
-            self._peer, log, cursor, wanted.on_lag
+            self._peer.outgoing, log, cursor, wanted.on_lag
         )
 
     async def _on_unsubscribe(self, request: Message) -> None:
@@ -288,9 +280,9 @@ class Session:
                 if handled and not outcome.duplicate:
                     self._hand_on(request, outcome.position)
                 elif request.id is not None:
-                    self._peer.offer(encode_ack(request.id, channel, outcome.position))
+                    self._peer.outgoing.offer(encode_ack(request.id, channel, outcome.position))
             except RequestError as error:
-                self._peer.offer(encode_error(error, request))
+                self._peer.outgoing.offer(encode_error(error, request))
 
         self._services.bus.submit(channel, request, identity.user, done)
 
@@ -315,7 +307,7 @@ class Session:
                     result if position is None else {**attrs.asdict(position), "result": result},
                 )
         except RequestError as error:
-            self._peer.offer(encode_error(error, message))
+            self._peer.outgoing.offer(encode_error(error, message))
 
     # Answering
 
@@ -340,7 +332,7 @@ class Session:
         id: str | None = None,
         channel: str | None = None,
     ) -> None:
-        self._peer.offer(encode_push(type, data, id=id, channel=channel))
+        self._peer.outgoing.offer(encode_push(type, data, id=id, channel=channel))
 
 
 _ROUTES: Final[Mapping[str, Callable[[Session, Message], Awaitable[None]]]] = {

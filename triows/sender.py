@@ -1,0 +1,227 @@
+"""What goes out on one connection: answers first, then what its cursors have not seen.
+
+The hub's flusher comes by and sends what the socket takes at once. When it takes no more, the
+writer task, woken through its memory channel, waits for room and goes on from the same cursors.
+There is no queue: only answers, at most one piece of a log, and the cursors.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, final
+
+import trio
+
+from triows.errors import Close, CloseCode
+from triows.hub import PULL_BYTES, Hub, Subscription
+from triows.transport import Transport
+
+
+class Owner(Protocol):
+    """What the sender knows of its connection."""
+
+    close: Close | None
+    subscriptions: dict[str, Subscription]
+
+    def request_close(self, close: Close) -> None:
+        """Ask for the end; returns at once."""
+
+    def lose(self, close: Close) -> None:
+        """Ask for the end without a goodbye: the peer is gone, or takes nothing."""
+
+    def describe(self) -> dict[str, object]:
+        """Say who this is, for `presence`."""
+
+
+@final
+class Sender:
+    """The outgoing side of a connection; to the hub, the subscriber.
+
+    Args:
+        transport: the bytes beneath.
+        hub: told when there is something to send.
+        owner: the connection.
+        write_timeout: seconds the socket may take nothing.
+
+    Attributes:
+        active_at: monotonic time of the last published message sent.
+        sent_messages: published messages given to the socket.
+        reply_size: bytes of answers that wait.
+        queued, stale: the hub's, see `triows.hub.Subscriber`.
+    """
+
+    __slots__ = (
+        "_hub",
+        "_owner",
+        "_parting",
+        "_progress",
+        "_replies",
+        "_stopped",
+        "_timeout",
+        "_transport",
+        "_unsent",
+        "_wake",
+        "active_at",
+        "queued",
+        "reply_size",
+        "sent_messages",
+        "stale",
+    )
+
+    def __init__(self, transport: Transport, hub: Hub, owner: Owner, write_timeout: float) -> None:
+        self.active_at = trio.current_time()
+        self.sent_messages = 0
+        self.reply_size = 0
+        self.queued = False
+        self.stale: dict[Subscription, None] = {}
+        self._transport = transport
+        self._hub = hub
+        self._owner = owner
+        self._timeout = write_timeout
+        self._replies: list[bytes] = []
+        self._unsent: memoryview | None = None  # what the socket did not take yet
+        self._wake: trio.MemorySendChannel[None] | None = None  # to the writer
+        self._progress: trio.Event | None = None  # set when replies are taken, or all is sent
+        self._parting: Close | None = None  # asked for once the peer has all that is its
+        self._stopped = False
+
+    # For the connection
+
+    def offer(self, frame: bytes) -> None:
+        """Send a frame with the next flush, ahead of what the logs have; never waits."""
+        self._replies.append(frame)
+        self.reply_size += len(frame)
+        self._hub.ready(self)
+
+    async def output(self, data: bytes) -> None:
+        """Send bytes of the control plane at once; returns when they are on their way."""
+        self._replies.append(data)
+        self.reply_size += len(data)
+        self.flush(self.active_at)  # control frames do not make a connection active
+        await trio.lowlevel.checkpoint()
+        await self.wait_pulled()
+
+    async def wait_pulled(self) -> None:
+        """Wait until the answers given so far are on their way."""
+        while self._replies:
+            await self._wait_progress()
+
+    async def wait_sent(self) -> None:
+        """Wait until the socket has taken everything there is."""
+        while self._replies or self._unsent is not None:
+            await self._wait_progress()
+
+    def part(self, close: Close) -> None:
+        """Have the connection closed as soon as everything published so far has been sent."""
+        self._parting = close
+        self._part_if_current()
+
+    def stop(self) -> None:
+        """Send nothing more, not even what is waiting."""
+        self._stopped = True
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the socket takes no more just now."""
+        return self._unsent is not None
+
+    def _part_if_current(self) -> None:
+        if (
+            self._parting is not None
+            and self._unsent is None
+            and not self._replies
+            and not any(s.lag for s in self._owner.subscriptions.values())
+        ):
+            self._owner.request_close(self._parting)
+
+    # For the hub
+
+    def request_close(self, close: Close) -> None:
+        """Ask for the end of the connection; returns at once."""
+        self._owner.request_close(close)
+
+    def describe(self) -> dict[str, object]:
+        """Say who this is, for `presence`."""
+        return self._owner.describe()
+
+    def flush(self, now: float) -> None:
+        """Send what the socket takes without waiting; the writer sees to the rest."""
+        self.queued = False
+        if self._unsent is not None or self._stopped:
+            return
+        data = self._pull(now)
+        if not data:
+            return
+        try:
+            sent = self._transport.try_send(data)
+        except OSError:
+            self._owner.lose(Close(CloseCode.ABNORMAL, "the peer is gone"))
+            return
+        if sent < len(data):
+            self._unsent = memoryview(data)[sent:]
+            assert self._wake is not None
+            self._wake.send_nowait(None)
+        elif self.stale:
+            self._hub.ready(self)
+        elif self._parting is not None:
+            self._part_if_current()
+
+    def _pull(self, now: float) -> bytes:
+        """Take all answers, and from the logs about as much as goes out at a time."""
+        parts, self._replies = self._replies, []
+        self.reply_size = 0
+        self._tell_progress()
+        stale, room = self.stale, PULL_BYTES
+        while stale and room > 0 and self._owner.close is None:
+            subscription = next(iter(stale))
+            del stale[subscription]
+            gap = subscription.catch_up()
+            if gap is not None:
+                parts.append(gap)
+            if subscription.lag:
+                piece = self._hub.slice(subscription.log, subscription.cursor)
+                self.sent_messages += piece.last - subscription.cursor
+                subscription.cursor = piece.last
+                parts.append(piece.data)
+                room -= len(piece.data)
+                self.active_at = now
+                if subscription.lag:
+                    stale[subscription] = None  # behind the others: everyone gets a turn
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    # The writer task
+
+    async def run(self) -> None:
+        """Send what the socket did not take at once, until cancelled or the peer is lost."""
+        self._wake, woken = trio.open_memory_channel[None](1)
+        async for _ in woken:
+            while self._unsent:
+                lost = await self._send_some(self._unsent)
+                if lost is not None:
+                    self._owner.lose(lost)
+                    return
+            self._unsent = None
+            self._tell_progress()
+            self.flush(trio.current_time())
+
+    async def _send_some(self, unsent: memoryview) -> Close | None:
+        """Wait until the socket takes a part; return why it never will, if so."""
+        with trio.move_on_after(self._timeout) as scope:
+            try:
+                self._unsent = unsent[await self._transport.send_some(unsent) :]
+            except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+                return Close(CloseCode.ABNORMAL, "the peer is gone")
+        if scope.cancelled_caught:
+            return Close(
+                CloseCode.NO_WRITE_PROGRESS, f"the peer took nothing for {self._timeout:g} s"
+            )
+        return None
+
+    def _tell_progress(self) -> None:
+        if self._progress is not None:
+            self._progress.set()
+            self._progress = None
+
+    async def _wait_progress(self) -> None:
+        if self._progress is None:
+            self._progress = trio.Event()
+        await self._progress.wait()
