@@ -65,6 +65,21 @@ class Limits:
     handler_timeout: float = _limit(30, 0.001)
     """How long an application's handler or authorizer may take for one message."""
 
+    def for_clients(self) -> dict[str, dict[str, float]]:
+        """Return what a client should know to stay within."""
+        return {
+            "heartbeat": {
+                "ping_interval": self.ping_interval,
+                "pong_timeout": self.pong_timeout,
+                "idle_timeout": self.idle_timeout,
+            },
+            "limits": {
+                "max_message_bytes": self.max_message_bytes,
+                "max_subscriptions": self.max_subscriptions,
+                "messages_per_second": self.messages_per_second,
+            },
+        }
+
 
 @attrs.frozen(kw_only=True)
 class LogLimits:

@@ -22,9 +22,9 @@ import trio
 from triows.application import Application, Handler
 from triows.auth import Authenticator, Authorizer, Identity, Revocable, Revocations
 from triows.bus import Bus
-from triows.bus.memory import MemoryBus
+from triows.bus.engine import open_bus
 from triows.codec import encode_push
-from triows.config import Limits, Settings
+from triows.config import Settings
 from triows.connection import Connection
 from triows.errors import Close, CloseCode, ConfigError, ErrorCode, HandshakeRefused
 from triows.http.front import Front, Upgrade
@@ -53,6 +53,9 @@ _RECONNECTS_PER_SECOND: Final = 200
 """How many clients a second are asked to come back after a drain."""
 
 
+_ABOUT: Final = {"name": "triows", "version": version("triows"), "protocol": SUBPROTOCOL}
+
+
 @final
 class Server:
     """A running server, as its application sees it. Made by `open_server`."""
@@ -67,7 +70,7 @@ class Server:
         limits = settings.limits
         self.settings = settings
         self._hub = Hub()
-        self._bus: Bus = _open_bus(settings, self._hub)
+        self._bus: Bus = open_bus(settings.store, settings.log, self._hub.mark)
         self._revocations = Revocations()
         revocable = Revocable(authenticator, self._revocations)
         self._registry = Registry(limits, self._announce)
@@ -77,7 +80,7 @@ class Server:
             application=Application(dict(handlers), authorizer, limits.handler_timeout),
             bus=self._bus,
             hub=self._hub,
-            greeting=_greeting(limits),
+            greeting={**limits.for_clients(), "server": _ABOUT},
         )
         self._front = Front(
             settings,
@@ -85,10 +88,7 @@ class Server:
             public={"/healthz": lambda: {"status": "ok"}, "/readyz": self._readiness},
             private={
                 "/api/statistics": lambda: attrs.asdict(self.statistics()),
-                "/api/connections": lambda: {
-                    "open": [attrs.asdict(c) for c in self.connections()],
-                    "closed": [attrs.asdict(c) for c in self.closed_connections()],
-                },
+                "/api/connections": self._list_connections,
             },
         )
         self._listeners: Listeners | None = None
@@ -104,9 +104,8 @@ class Server:
     def url(self) -> str:
         """The address clients connect to."""
         server = self.settings.server
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(  # noqa: S104
-            server.host, server.host
-        )
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(server.host, server.host)  # noqa: S104
+        host = f"[{host}]" if ":" in host else host
         return f"{'wss' if server.tls_cert else 'ws'}://{host}:{self.port}/ws"
 
     # What an application does
@@ -273,6 +272,12 @@ class Server:
             )
         return {"status": "ready"}
 
+    def _list_connections(self) -> dict[str, list[Any]]:
+        return {
+            "open": [attrs.asdict(connection) for connection in self.connections()],
+            "closed": [attrs.asdict(closed) for closed in self.closed_connections()],
+        }
+
     def _is_revoked(self, identity: Identity | None) -> bool:
         try:
             if identity is not None:
@@ -283,30 +288,6 @@ class Server:
 
     def _announce(self, data: dict[str, object]) -> None:
         self._bus.submit(LIFECYCLE, event(data), "", lambda outcome: None)
-
-
-def _open_bus(settings: Settings, hub: Hub) -> Bus:
-    """Return the engine that `settings.store` names."""
-    if settings.store == "memory://":
-        return MemoryBus(settings.log, hub.mark)
-    raise ConfigError(f"store is {settings.store!r}; only 'memory://' is known")
-
-
-def _greeting(limits: Limits) -> dict[str, object]:
-    """Return what every client is told at the start."""
-    return {
-        "heartbeat": {
-            "ping_interval": limits.ping_interval,
-            "pong_timeout": limits.pong_timeout,
-            "idle_timeout": limits.idle_timeout,
-        },
-        "limits": {
-            "max_message_bytes": limits.max_message_bytes,
-            "max_subscriptions": limits.max_subscriptions,
-            "messages_per_second": limits.messages_per_second,
-        },
-        "server": {"name": "triows", "version": version("triows"), "protocol": SUBPROTOCOL},
-    }
 
 
 @asynccontextmanager
@@ -323,9 +304,9 @@ async def open_server(
 ) -> AsyncIterator[Server]:
     """Open a server for the duration of an `async with`.
 
-    Leaving the block normally drains: each client gets what is still its own and is asked to
-    come back, within `limits.drain_timeout`. Cancelling (or an exception) aborts. Either way no
-    task and no socket is left.
+    Leaving the block drains: each client gets what is still its own and is asked to come back,
+    within `limits.drain_timeout`. Cancelling (or an exception) aborts. Either way no task and
+    no socket is left.
 
     Args:
         auth: whose tokens are believed; None takes the section `auth` of `settings`.
@@ -359,13 +340,7 @@ async def serve(
     """Run a server until cancelled, which aborts it.
 
     For `await nursery.start(partial(serve, ...))`, which returns the server once the port is
-    open. To drain, call `Server.drain` first, or use `open_server`.
-
-    Args:
-        options: those of `open_server`.
-
-    Raises:
-        ConfigError: as `open_server`.
+    open. To drain, call `Server.drain` first, or use `open_server`, which has the `options`.
     """
     async with open_server(**options) as server:
         task_status.started(server)

@@ -12,6 +12,7 @@ import trio
 from cyclopts import App, CycloptsError, Group, Parameter
 
 import triows
+from triows import Settings
 from triows.cli import settings as settings_
 from triows.cli.connect import DEFAULT_URL, StateTeller, TokenFile, TokenOption, Url, token_source
 from triows.cli.output import note
@@ -21,7 +22,6 @@ from triows.cli.serve import configure_logging
 from triows.cli.serve import serve as serve_
 from triows.cli.tail import parse_since
 from triows.cli.tail import tail as tail_
-from triows.config import Settings
 
 app = App(
     name="triows",

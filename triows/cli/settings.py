@@ -20,8 +20,7 @@ from cyclopts import App, ArgumentCollection
 from typed_settings.exceptions import TsError
 from typed_settings.loaders import DictLoader, EnvLoader, FileLoader
 
-from triows.config import Settings
-from triows.errors import ConfigError
+from triows import ConfigError, Settings
 
 PREFIX: Final = "TRIOWS_"
 

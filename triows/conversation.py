@@ -1,0 +1,228 @@
+"""One connection of a client, from the server's greeting to its end."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, final
+
+import attrs
+import trio
+import uuid_utils
+
+from triows.codec import decode, encode_json, encode_request
+from triows.dial import CONNECT_TIMEOUT, Dialed
+from triows.errors import CloseCode, ConnectionClosed, RequestError
+from triows.limits import TokenBucket
+from triows.messages import Message, MessageType
+from triows.outbox import BACKOFF_MIN, Outbox, as_error
+from triows.viewer import Subscription
+
+logger = logging.getLogger("triows.client")
+
+GOODBYE: Final = 0.5  # seconds the server has for its close frame when we leave
+PACE: Final = 0.9  # of the server's rate limit: what we send at most
+_ANSWERS: Final = frozenset({"ack", "error", "auth", "pong"})
+_REFRESH_AT: Final = 0.8  # of a token's remaining life, after which a new one is asked for
+
+GetToken = Callable[[], Awaitable[str | None]]
+
+
+@final
+@attrs.define(eq=False)
+class Desk:
+    """What outlives a connection: what the application wants, and what waits for an answer.
+
+    Attributes:
+        subscriptions: by channel.
+        wanted: subscriptions of which the server has to be told.
+        outbox: requests.
+        session: what the server said at the start: connection, user, heartbeat, limits.
+        stay_away: seconds the server asked for before it closed.
+    """
+
+    subscriptions: dict[str, Subscription] = attrs.field(factory=dict)
+    wanted: dict[Subscription, None] = attrs.field(factory=dict)
+    outbox: Outbox = attrs.field(factory=Outbox)
+    session: dict[str, Any] = attrs.field(factory=dict)
+    stay_away: float = 0.0
+
+    def want(self, subscription: Subscription) -> None:
+        """Have the server told whether `subscription` is wanted."""
+        self.wanted[subscription] = None
+        self.outbox.wake()
+
+    async def request(self, message: Message) -> Any:
+        """Send a request; return the data of its answer.
+
+        Raises:
+            TriowsError: the server refused it, or the client has given up.
+        """
+        pending = self.outbox.put(message)
+        try:
+            return await self.outbox.wait(pending)
+        finally:
+            self.outbox.forget(pending)
+
+
+@final
+class Conversation:
+    """What is said over one connection.
+
+    Args:
+        dialed: the connection.
+        desk: what is to be said.
+        get_token: returns a fresh token, or None if there is only one.
+    """
+
+    def __init__(self, dialed: Dialed, desk: Desk, get_token: GetToken | None) -> None:
+        self._dialed = dialed
+        self._desk = desk
+        self._get_token = get_token
+        self._asked: dict[str, Subscription] = {}  # by the id of the `subscribe`
+        self._heard_at = trio.current_time()
+
+    async def greet(self) -> None:
+        """Take the server's greeting.
+
+        Raises:
+            ConnectionClosed: it is over, or the server speaks something else.
+        """
+        with trio.fail_after(CONNECT_TIMEOUT):
+            message = decode(await self._dialed.receive())
+        if message.type != MessageType.AUTH:
+            raise ConnectionClosed(CloseCode.ABNORMAL, "the server does not speak triows.v1")
+        self._desk.session = message.data
+
+    async def run(self, nursery: trio.Nursery) -> None:
+        """Take up where the last connection ended, and go on until this one does.
+
+        Raises:
+            ConnectionClosed: always; how it ended. Also from the tasks in `nursery`.
+        """
+        desk, session = self._desk, self._desk.session
+        desk.wanted = dict.fromkeys(
+            s for s in desk.subscriptions.values() if not (s.paused or s.is_over)
+        )
+        desk.outbox.restart()
+        nursery.start_soon(self._write, session["limits"]["messages_per_second"])
+        nursery.start_soon(self._keep_alive, session["heartbeat"])
+        if self._get_token is not None:
+            nursery.start_soon(self._refresh, self._get_token, session["expires_at"])
+        try:
+            while True:
+                self._take(decode(await self._dialed.receive()))
+                self._heard_at = trio.current_time()
+        except trio.Cancelled:  # we are leaving, or a task beside us has found the line dead
+            with trio.move_on_after(GOODBYE, shield=True):
+                await self._dialed.close()
+            raise
+
+    # In
+
+    def _take(self, message: Message) -> None:
+        """Take one message of the server."""
+        match message.type:
+            case MessageType.AUTH:
+                self._desk.session = message.data
+            case MessageType.RECONNECT:
+                self._desk.stay_away = float(message.data["after"])
+            case MessageType.ERROR if message.id is None:
+                self._take_error(message)
+            case MessageType.PONG | MessageType.ACK | MessageType.ERROR:
+                pass
+            case _:
+                self._deliver(message)
+        if message.type in _ANSWERS and message.id is not None:
+            self._take_answer(message)
+
+    def _deliver(self, message: Message) -> None:
+        subscription = self._desk.subscriptions.get(message.channel or "")
+        if subscription is not None and not subscription.deliver(message):
+            logger.warning("a message is missing on %s: asking again", message.channel)
+            self._desk.want(subscription)
+
+    def _take_answer(self, message: Message) -> None:
+        subscription = self._asked.pop(message.id or "", None)
+        if subscription is None:
+            self._desk.outbox.settle(message)
+        elif message.type == MessageType.ACK:
+            subscription.acknowledged(message.data)
+        else:
+            error = as_error(message)
+            if error.retry:
+                self._desk.outbox.hold(error.retry_after or BACKOFF_MIN)
+                self._desk.want(subscription)
+            else:
+                subscription.fail(error)
+
+    def _take_error(self, message: Message) -> None:
+        """Take an `error` that answers no request: a subscription that was ended."""
+        error = as_error(message)
+        subscription = self._desk.subscriptions.get(message.channel or "")
+        if subscription is not None:
+            subscription.fail(error)
+        else:
+            logger.warning("the server says %s: %s", error.code, error.message)
+
+    # Out
+
+    async def _write(self, rate: float) -> None:
+        """Send what is to be sent, no faster than the server said it would take."""
+        desk = self._desk
+        bucket = TokenBucket(rate * PACE, rate * PACE, trio.current_time())
+        while True:
+            held = desk.outbox.held
+            if held or not (desk.wanted or desk.outbox):
+                with trio.move_on_after(held or math.inf):
+                    await desk.outbox.changed()
+                continue
+            wait = bucket.take(1, trio.current_time())
+            if wait:
+                desk.outbox.hold(wait)
+            else:
+                await self._dialed.send(self._next_text())
+
+    def _next_text(self) -> bytes:
+        desk = self._desk
+        if not desk.wanted:
+            return desk.outbox.pop()
+        subscription = next(iter(desk.wanted))
+        del desk.wanted[subscription]
+        if subscription.paused:
+            return encode_request(Message(MessageType.UNSUBSCRIBE, channel=subscription.channel))
+        id_ = str(uuid_utils.uuid7())
+        self._asked[id_] = subscription
+        raw = encode_json(subscription.request())
+        return encode_request(
+            Message(MessageType.SUBSCRIBE, raw=raw, channel=subscription.channel, id=id_)
+        )
+
+    # Alive, and allowed
+
+    async def _keep_alive(self, heartbeat: dict[str, float]) -> None:
+        """Ping when it is quiet: the server closes what is idle, and a dead network is silent."""
+        interval = min(heartbeat["ping_interval"], heartbeat["idle_timeout"] / 2)
+        timeout = heartbeat["pong_timeout"]
+        while True:
+            await trio.sleep(interval)
+            asked_at = trio.current_time()
+            with trio.move_on_after(timeout) as scope:
+                await self._desk.request(Message(MessageType.PING))
+            if scope.cancelled_caught and self._heard_at < asked_at:
+                raise ConnectionClosed(
+                    CloseCode.NO_PONG, f"the server was silent for {timeout:g} s"
+                )
+
+    async def _refresh(self, get_token: GetToken, expires_at: float) -> None:
+        """Get a new token while the old one is still good, and hand it over in-band."""
+        while True:
+            await trio.sleep(max(1.0, (expires_at - time.time()) * _REFRESH_AT))
+            raw = encode_json({"token": await get_token()})
+            try:
+                await self._desk.request(Message(MessageType.AUTH, raw=raw))
+            except RequestError as error:
+                raise ConnectionClosed(CloseCode.TOKEN_EXPIRED, error.message) from None
+            expires_at = self._desk.session["expires_at"]
