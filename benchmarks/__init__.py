@@ -1,0 +1,1 @@
+"""Benchmarks: triows and its rivals on the same work; run `python -m benchmarks`."""

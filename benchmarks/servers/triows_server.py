@@ -1,0 +1,33 @@
+"""triows, with the limits on how much one peer may do taken off, else with its defaults."""
+
+from __future__ import annotations
+
+import trio
+
+import triows
+from benchmarks.servers import announce, ping_interval
+
+SECRET = "the-benchmarks-have-no-secrets-at-all"
+
+NEVER = 86_400.0
+
+
+async def main(interval: float) -> None:
+    """Serve until killed."""
+    limits = triows.Limits(
+        max_connections=0,
+        max_connections_per_user=0,
+        messages_per_second=0,
+        bytes_per_second=0,
+        handshakes_per_second_per_address=0,
+        ping_interval=interval or NEVER,
+    )
+    settings = triows.Settings(limits=limits)
+    auth = triows.JWTAuth(SECRET)
+    async with triows.open_server(auth=auth, host="127.0.0.1", port=0, settings=settings) as server:
+        announce(server.port)
+        await trio.sleep_forever()
+
+
+if __name__ == "__main__":
+    trio.run(main, ping_interval())
