@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -17,21 +17,19 @@ from triows.frames import mask
 
 SECRET = "a secret for tests, of 32 bytes and more"
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
+ALL: dict[str, Any] = {name: ["*"] for name in ("subscribe", "publish", "command", "presence")}
 
 
 def token(sub: str = "me", **options: Any) -> str:
     """Return a token that may do everything with sessions, or what `options` say."""
-    if not options:
-        options = {name: ["*"] for name in ("subscribe", "publish", "command", "presence")}
-    return triows.make_token(SECRET, sub, **options)
+    return triows.make_token(SECRET, sub, **(options or ALL))
 
 
 @asynccontextmanager
 async def memory_server(**options: Any) -> AsyncIterator[triows.Server]:
     """Open a server that has no port: peers come over memory streams."""
-    limits = options.pop("limits", None)
-    log = options.pop("log", None)
-    settings = triows.Settings(limits=limits or triows.Limits(), log=log or triows.LogLimits())
+    sections = {n: options.pop(n) for n in ("limits", "log", "server") if n in options}
+    settings = triows.Settings(**sections)
     options.setdefault("auth", triows.JWTAuth(SECRET))
     async with triows.open_server(settings=settings, listen=False, **options) as server:
         yield server
@@ -95,6 +93,14 @@ class Peer:
         assert opcode == TEXT, (opcode, payload)
         return json.loads(payload)
 
+    async def hear_all(self) -> list[Any]:
+        """Return what was not heard yet of all that comes by itself; needs virtual time."""
+        found = []
+        with trio.move_on_after(0.001):  # virtual time: over when everything else waits
+            while True:
+                found.append(await self.hear())
+        return found
+
     async def receive(self) -> tuple[int, bytes]:
         """Return the next frame: opcode and payload; (CLOSE, b"") at the end of the stream."""
         while not (found := self._cut()):
@@ -146,20 +152,37 @@ class Peer:
         return data[0] & 0x0F, data[at : at + size]
 
 
-def dial(server: triows.Server, nursery: trio.Nursery, peer: str = "test") -> Peer:
-    """Return a peer whose stream the server serves in `nursery`."""
-    ours, theirs = trio.testing.memory_stream_pair()
+def dial(
+    server: triows.Server, nursery: trio.Nursery, peer: str = "test", *, narrow: bool = False
+) -> Peer:
+    """Return a peer whose stream the server serves in `nursery`.
+
+    A narrow stream holds nothing: whoever sends waits until the other side has read it all.
+    """
+    pair = trio.testing.lockstep_stream_pair if narrow else trio.testing.memory_stream_pair
+    ours, theirs = pair()
     nursery.start_soon(server.serve_stream, theirs, peer)
     return Peer(ours)
 
 
 async def connect(
-    server: triows.Server, nursery: trio.Nursery, bearer: str | None = None
+    server: triows.Server, nursery: trio.Nursery, bearer: str | None = None, *, narrow: bool = False
 ) -> Peer:
     """Return a peer that is connected, with its greeting read."""
-    peer = dial(server, nursery)
+    peer = dial(server, nursery, narrow=narrow)
     await peer.send(request_head(bearer or token()))
     status, _, body = await peer.response()
     assert status == 101, body
     assert (await peer.hear())["type"] == "auth"
     return peer
+
+
+def run_virtually(test: Callable[[trio.Nursery], Awaitable[None]]) -> None:
+    """Run `test` in virtual time: for each of hypothesis' examples anew, as no fixture can."""
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            await test(nursery)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))

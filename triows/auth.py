@@ -54,7 +54,7 @@ class Identity:
         grants: what it allows.
         token_id: its `jti`, or None.
         issued_at: its `iat`, seconds since 1970, or None.
-        claims: all of its claims, for the application.
+        claims: the claims that triows does not know, for the application.
     """
 
     user: str

@@ -5,18 +5,17 @@ from __future__ import annotations
 import time
 from typing import Any, Final, TypeVar
 
-import attrs
 import msgspec
 
 from triows.errors import ErrorCode, RequestError
 from triows.frames import encode_frame
 from triows.messages import MAX_ID, Message, MessageType, Position
 
+MAX_ERROR: Final = 500  # characters of an error's message
 _T = TypeVar("_T")
 
 
-@attrs.define
-class _Envelope:
+class _Envelope(msgspec.Struct):
     """What a text frame may hold; members not named here are ignored."""
 
     type: str
@@ -29,6 +28,7 @@ class _Envelope:
 
 _envelope: Final = msgspec.json.Decoder(_Envelope)
 encode_json: Final = msgspec.json.Encoder().encode
+_TYPES: Final = {str(type_): encode_json(type_) for type_ in MessageType}
 
 
 def decode(payload: bytes) -> Message:
@@ -81,17 +81,19 @@ class Clock:
     def __init__(self) -> None:
         self._last = 0
         self._second = -1
-        self._prefix = ""
+        self._prefix = b""
 
-    def now(self) -> str:
+    def now(self) -> bytes:
         """Return the time now, or the last one told if the system's clock was set back."""
-        micros = max(time.time_ns() // 1000, self._last)
+        micros = time.time_ns() // 1000
+        if micros < self._last:
+            micros = self._last
         self._last = micros
-        second, micro = divmod(micros, 1_000_000)
+        second = micros // 1_000_000
         if second != self._second:
             self._second = second
-            self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
-        return f"{self._prefix}{micro:06}Z"
+            self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second)).encode()
+        return b"%b%06dZ" % (self._prefix, micros - second * 1_000_000)
 
 
 clock: Final = Clock()
@@ -105,11 +107,17 @@ def encode_published(message: Message, head: bytes, offset: int) -> bytes:
         head: `published_head` of its channel.
         offset: its place, stamped into it together with the time.
     """
-    stamp = b'"offset":%d,"timestamp":"%b"' % (offset, clock.now().encode())
-    named = b',"id":%b' % encode_json(message.id) if message.id is not None else b""
-    data = b',"data":%b' % message.raw if message.raw else b""
-    type_ = encode_json(message.type)
-    return encode_frame(b'{"type":%b,%b%b%b%b}' % (type_, head, stamp, named, data))
+    return encode_frame(
+        b'{"type":%b,%b"offset":%d,"timestamp":"%b"%b%b}'
+        % (
+            _TYPES.get(message.type) or encode_json(message.type),
+            head,
+            offset,
+            clock.now(),
+            b',"id":%b' % encode_json(message.id) if message.id is not None else b"",
+            b',"data":%b' % message.raw if message.raw else b"",
+        )
+    )
 
 
 def published_head(channel: str) -> bytes:
@@ -127,23 +135,24 @@ def encode_push(
     if channel is not None:
         message["channel"] = channel
     message["data"] = data
-    message["timestamp"] = clock.now()
+    message["timestamp"] = clock.now().decode()
     return encode_frame(encode_json(message))
 
 
-def encode_ack(id: str, channel: str | None, position: Position) -> bytes:
+def encode_ack(id: str, channel: str, position: Position) -> bytes:
     """Return the frame that says a message was published, and where it stands.
 
-    Written by hand: it is sent once for each acknowledged message.
+    Written by hand: it is sent once for each acknowledged message. The channel is a checked
+    name, and so needs no escaping.
     """
     return encode_frame(
-        b'{"type":"ack","id":%b,"channel":%b,"data":{"epoch":"%b","offset":%d},"timestamp":"%b"}'
+        b'{"type":"ack","id":%b,"channel":"%b","data":{"epoch":"%b","offset":%d},"timestamp":"%b"}'
         % (
             encode_json(id),
-            encode_json(channel),
+            channel.encode(),
             position.epoch.encode(),
             position.offset,
-            clock.now().encode(),
+            clock.now(),
         )
     )
 
@@ -162,7 +171,7 @@ def error_data(error: RequestError) -> dict[str, object]:
     """Return the `data` of an `error`; `retry_after` (seconds) only when it is known."""
     data: dict[str, object] = {
         "code": error.code,
-        "message": error.message,
+        "message": error.message[:MAX_ERROR],  # it may quote what a peer sent
         "retry": error.retry,
     }
     if error.retry_after is not None:

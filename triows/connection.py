@@ -22,9 +22,10 @@ from triows.errors import Close, CloseCode, ConnectionClosed
 from triows.frames import TEXT, encode_frame
 from triows.heartbeat import Heartbeat
 from triows.hub import Subscription
+from triows.peer import Services
 from triows.registry import Registry
 from triows.sender import Sender
-from triows.session import Services, Session
+from triows.session import Session
 from triows.statistics import ConnectionStatistics
 from triows.transport import Transport
 from triows.wire import PeerError, Wire
@@ -54,6 +55,7 @@ class Connection:
         "_handlers",
         "_heard_at",
         "_heartbeat",
+        "_last",
         "_live",
         "_opened",
         "_opened_at",
@@ -92,6 +94,7 @@ class Connection:
         self._opened = self._heard_at = now
         self._opened_at = time.time()
         self._received_messages = 0
+        self._last: ConnectionStatistics | None = None  # when its end was asked for
 
     # The nursery
 
@@ -141,14 +144,12 @@ class Connection:
     async def _say_goodbye(self) -> None:
         """Send what was answered, and a close frame; wait for the peer's, not for long."""
         self._state = "closing"
-        self._detach()
         if self._cut or self.close is None:
             return
-        with trio.move_on_after(self._services.limits.close_timeout) as scope:
+        with trio.move_on_after(self._services.limits.close_timeout):
             await self._wire.close(self.close)
             await self.outgoing.wait_sent()
-            await self._transport.finish()
-        self._cut = scope.cancelled_caught
+        self._cut = self.outgoing.is_blocked
 
     def _failed(self, group: BaseExceptionGroup[Exception]) -> None:
         if self.close is None:
@@ -182,7 +183,9 @@ class Connection:
         Nothing is read or delivered any more; answers already given are still sent.
         """
         if self.close is None:
+            self._last = self.statistics()
             self.close = close
+            self._detach()
             if self._live is not None:
                 self._live.cancel_scope.cancel(reason=close.reason)
 
@@ -196,7 +199,7 @@ class Connection:
 
     async def _read(self) -> None:
         try:
-            while True:
+            while self.close is None:
                 kind, payload = await self._wire.receive()
                 if kind != TEXT:
                     reason = "binary messages are not spoken here"
@@ -227,7 +230,7 @@ class Connection:
 
     async def _run_handlers(self, requests: trio.MemoryReceiveChannel[Request]) -> None:
         async for request in requests:
-            await self._session.run_handler(request)
+            await self._session.publisher.run_handler(request)
 
     def authenticated(self, identity: Identity) -> None:
         """Take note of who is there, and of when the token expires."""
@@ -258,9 +261,10 @@ class Connection:
         return {"connection": self.id, "user": user, "since": self._opened_at}
 
     def statistics(self) -> ConnectionStatistics:
-        """Return a snapshot."""
+        """Return a snapshot; what it watched and how it lagged, as when its end was asked for."""
         now = trio.current_time()
         subscriptions = self.subscriptions
+        last = self._last
         return ConnectionStatistics(
             id=self.id,
             user=self.identity.user if self.identity else None,
@@ -269,15 +273,15 @@ class Connection:
             opened_at=self._opened_at,
             age=now - self._opened,
             idle=now - self.active_at,
-            channels=tuple(subscriptions),
+            channels=last.channels if last else tuple(subscriptions),
             received_messages=self._received_messages,
             received_bytes=self._transport.received,
             sent_messages=self.outgoing.sent_messages,
             sent_bytes=self._transport.sent,
-            lag=sum(s.lag for s in subscriptions.values()),
-            lag_seconds=max(
-                (s.log.age(s.cursor, now) for s in subscriptions.values()), default=0.0
-            ),
+            lag=last.lag if last else sum(s.lag for s in subscriptions.values()),
+            lag_seconds=last.lag_seconds
+            if last
+            else max((s.log.age(s.cursor, now) for s in subscriptions.values()), default=0.0),
             round_trip=self._heartbeat.round_trip,
         )
 

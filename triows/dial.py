@@ -178,15 +178,15 @@ def _closed(error: trio_websocket.ConnectionClosed) -> ConnectionClosed:
 
 def _refusal(error: trio_websocket.ConnectionRejected) -> HandshakeRefused:
     """Read the JSON error body of a refused handshake; a body of others is not trusted."""
-    message, data = f"status {error.status_code}", {}
+    message, code, retry_after = f"status {error.status_code}", ErrorCode.UNAVAILABLE, None
     try:
         body: Any = msgspec.json.decode(error.body or b"")
         data = body["data"]
         message = str(data["message"])[:500]
+        retry_after = data.get("retry_after")
         code = ErrorCode(data["code"])
-    except (msgspec.DecodeError, LookupError, TypeError, ValueError):
-        code = ErrorCode.UNAVAILABLE
-    retry_after = data.get("retry_after")
+    except (msgspec.DecodeError, RecursionError, LookupError, TypeError, ValueError):
+        pass  # another server's answer, or a newer one's: the status has to do
     return HandshakeRefused(
         error.status_code,
         code,

@@ -12,11 +12,12 @@ import time
 from collections.abc import Iterable
 from functools import partial
 from typing import Final
-from urllib.error import URLError
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-import jwt
 import trio
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt import PyJWK, PyJWKSet
 
@@ -25,8 +26,10 @@ from triows.errors import AuthError, ConfigError
 logger = logging.getLogger("triows.auth")
 
 MIN_SECRET: Final = 32  # bytes, the size of the hash (RFC 7518 section 3.2)
+MIN_RSA: Final = 2048  # bits (NIST SP 800-131A)
+_CURVES: Final = {"ES256": "secp256r1", "ES384": "secp384r1", "ES512": "secp521r1"}
 MAX_KEY_SET: Final = 256 * 1024  # bytes of a key set that is read
-KEY_SET_TIMEOUT: Final = 5  # seconds for one fetch
+KEY_SET_TIMEOUT: Final = 3  # seconds for one fetch
 KEY_SET_TTL: Final = 600  # seconds after which the set is fetched again
 KEY_SET_FLOOR: Final = 30  # seconds between two fetches, whatever key ids are asked for
 
@@ -61,9 +64,9 @@ def check_secret(secret: str | bytes) -> bytes:
         ConfigError: it is short, or a public key.
     """
     value = secret.encode() if isinstance(secret, str) else secret
-    if b"-----BEGIN" in value or value.lstrip().startswith((b"ssh-", b"ecdsa-")):
+    if b"-----BEGIN" in value or value.lstrip().startswith((b"ssh-", b"ecdsa-", b"{")):
         raise ConfigError(
-            "the HMAC secret is a PEM or SSH key: a public key is no secret; "
+            "the HMAC secret is a PEM, SSH or JWK key: a public key is no secret; "
             "configure it as auth.public_key_file"
         )
     if len(value) < MIN_SECRET:
@@ -72,6 +75,26 @@ def check_secret(secret: str | bytes) -> bytes:
             "(openssl rand -hex 32 makes one)"
         )
     return value
+
+
+def check_strength(key: object, algorithms: Iterable[str]) -> None:
+    """Check that a key is long enough, and of the kind its algorithms need.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    for algorithm in algorithms:
+        bits = int(algorithm[2:]) if algorithm[2:].isdecimal() else 0
+        if isinstance(key, bytes) and algorithm.startswith("HS") and len(key) * 8 < bits:
+            raise ConfigError(
+                f"the HMAC secret has {len(key)} bytes; {algorithm} needs {bits // 8} or more"
+            )
+        if isinstance(key, EllipticCurvePublicKey) and _CURVES.get(algorithm) != key.curve.name:
+            raise ConfigError(
+                f"a key on the curve {key.curve.name} cannot be used with {algorithm}"
+            )
+    if isinstance(key, RSAPublicKey) and key.key_size < MIN_RSA:
+        raise ConfigError(f"the RSA key has {key.key_size} bits; it needs {MIN_RSA} or more")
 
 
 def load_public_key(pem: str | bytes) -> object:
@@ -122,11 +145,17 @@ class KeySet:
     A set is one issuer's and one family's, so that a key id cannot mean somebody else's key.
     """
 
-    def __init__(self, url: str, kind: str) -> None:
-        if not url.startswith(("https://", "http://")):
+    def __init__(self, url: str, kind: str, algorithms: list[str]) -> None:
+        try:
+            parts = urlsplit(url)
+            valid = parts.scheme in ("https", "http") and parts.hostname and (parts.port or 1)
+        except ValueError:
+            valid = False
+        if not valid or not url.isascii() or " " in url:
             raise ConfigError(f"auth.jwks_url: {url!r} is not an http(s) address")
         self._url = url
         self._kind = kind
+        self._algorithms = algorithms
         self._keys: dict[str | None, object] = {}
         self._fetched_at = -math.inf
         self._lock = trio.Lock()
@@ -138,8 +167,8 @@ class KeySet:
         if self._is_due(key_id):
             async with self._lock:
                 if self._is_due(key_id):  # somebody may have fetched it while we waited
-                    self._fetched_at = time.monotonic()
                     await self._fetch()
+                    self._fetched_at = time.monotonic()
         try:
             return self._keys[key_id]
         except KeyError:
@@ -159,7 +188,7 @@ class KeySet:
                 for key in PyJWKSet.from_json(text.decode()).keys
                 if self._is_usable(key)
             }
-        except (OSError, URLError, ValueError, jwt.PyJWTError) as error:
+        except Exception as error:  # whatever that address may answer: the old keys stay
             logger.warning("cannot fetch the key set %s: %r", self._url, error)
             return
         self._keys = dict(fetched)
@@ -170,6 +199,7 @@ class KeySet:
         if key.public_key_use not in (None, "sig"):
             return False
         try:
+            check_strength(key.key, self._algorithms)
             return key_kind(key.key) == self._kind
         except ConfigError:
             return False

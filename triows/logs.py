@@ -9,9 +9,7 @@ from __future__ import annotations
 import secrets
 from array import array
 from collections import OrderedDict
-from typing import Final
-
-import attrs
+from typing import Final, NamedTuple
 
 from triows.codec import encode_published, published_head
 from triows.config import LogLimits
@@ -29,8 +27,7 @@ _ID_OVERHEAD: Final = 256
 """Bytes a remembered id is counted with."""
 
 
-@attrs.frozen
-class Slice:
+class Slice(NamedTuple):
     """Part of a log, ready to be sent: whole frames one after the other.
 
     Attributes:
@@ -132,7 +129,13 @@ class Log:
             self.size += _ID_OVERHEAD
         if message.type == MessageType.END:
             self.ended = message.raw or b"{}"
-        self.trim(now)
+        limits = self._limits
+        if (
+            offset - self.earliest >= limits.max_messages
+            or self.size > limits.max_bytes
+            or (limits.max_age and self._times[self._skip] < now - limits.max_age)
+        ):
+            self.trim(now)
         return Receipt(Position(self.epoch, offset))
 
     def trim(self, now: float) -> None:
@@ -201,7 +204,7 @@ class Log:
 
     def age(self, cursor: int, now: float) -> float:
         """Return for how many seconds the message after `cursor` has been waiting."""
-        if cursor >= self.head:
+        if cursor >= self.head or self.earliest > self.head:
             return 0.0
         at = max(cursor + 1, self.earliest) - self.earliest + self._skip
         return now - self._times[at]

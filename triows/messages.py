@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from enum import StrEnum
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 
 import attrs
 import msgspec
@@ -59,8 +60,7 @@ class Position:
     offset: int
 
 
-@attrs.frozen
-class Receipt:
+class Receipt(NamedTuple):
     """What an engine says of a message it has kept.
 
     Attributes:
@@ -94,13 +94,22 @@ class Message:
 
     @property
     def data(self) -> Any:
-        """`raw`, decoded (anew at each access); None when there is none."""
+        """`raw`, decoded (anew at each access); None when there is none.
+
+        A number too large for its kind is infinite. Raises RecursionError for what is nested
+        more deeply than the interpreter can follow from here.
+        """
         if not self.raw:
             return None
         try:
             return msgspec.json.decode(self.raw)
         except msgspec.ValidationError:  # 1e999 and its like are JSON, but not to msgspec
-            return json.loads(self.raw)
+            return json.loads(self.raw, parse_int=_parse_int)
+
+
+def _parse_int(digits: str) -> float:
+    """Read an integer; Python itself refuses those of more than 4300 digits."""
+    return int(digits) if len(digits) < 4300 else float(digits)
 
 
 def message(type: str, data: object = None, *, id: str | None = None) -> Message:
@@ -168,6 +177,7 @@ class Patterns:
     prefixes: tuple[str, ...] = ()
 
     @classmethod
+    @lru_cache(maxsize=1024)  # a thousand connections may come with tokens of the same grants
     def parse(cls, patterns: tuple[str, ...]) -> Patterns:
         """Read patterns such as `session:42`, `session:w1/*` or `*`.
 
@@ -177,6 +187,8 @@ class Patterns:
         for pattern in patterns:
             if "*" in pattern[:-1]:
                 raise ValueError(f"pattern {pattern[:80]!r}: '*' may stand at its end only")
+            if not pattern.isascii():
+                raise ValueError(f"pattern {pattern[:80]!r}: no channel has such characters")
         return cls(
             frozenset(p for p in patterns if not p.endswith("*")),
             tuple(p[:-1] for p in patterns if p.endswith("*")),

@@ -104,10 +104,10 @@ class HistoryData(msgspec.Struct, rename={"from_": "from"}):
                 ErrorCode.BAD_REQUEST, f"`limit` is {self.limit}; it goes from 1 to {MAX_PAGE}"
             )
         last = log.head if self.to is None else min(self.to, log.head)
-        first = last - self.limit + 1 if self.from_ is None else self.from_
-        if self.from_ is not None:
-            last = min(last, self.from_ + self.limit - 1)
-        return max(first, log.earliest), last
+        if self.from_ is None:
+            return max(last - self.limit + 1, log.earliest), last
+        first = max(self.from_, log.earliest)
+        return first, min(last, first + self.limit - 1)
 
 
 class EndData(msgspec.Struct):

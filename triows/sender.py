@@ -13,6 +13,7 @@ import trio
 
 from triows.errors import Close, CloseCode
 from triows.hub import PULL_BYTES, Hub, Subscription
+from triows.logs import Slice
 from triows.transport import Transport
 
 
@@ -149,21 +150,35 @@ class Sender:
         if self._unsent is not None or self._stopped:
             return
         data = self._pull(now)
-        if not data:
-            return
+        if data and self._send(data):
+            if self.stale:
+                self._hub.ready(self)
+            elif self._parting is not None:
+                self._part_if_current()
+
+    def deliver(self, subscription: Subscription, piece: Slice, now: float) -> bool:
+        """Send the next piece of one subscription, if there is nothing else to do."""
+        if self._unsent is not None or self._replies or self.stale or self._parting:
+            return False
+        self.sent_messages += piece.last - subscription.cursor
+        subscription.cursor = piece.last
+        self.active_at = now
+        self._send(piece.data)
+        return piece.last == subscription.log.head
+
+    def _send(self, data: bytes) -> bool:
+        """Send what the socket takes and leave the rest to the writer; true if that was all."""
         try:
             sent = self._transport.try_send(data)
         except OSError:
             self._owner.lose(Close(CloseCode.ABNORMAL, "the peer is gone"))
-            return
-        if sent < len(data):
-            self._unsent = memoryview(data)[sent:]
-            assert self._wake is not None
-            self._wake.send_nowait(None)
-        elif self.stale:
-            self._hub.ready(self)
-        elif self._parting is not None:
-            self._part_if_current()
+            return False
+        if sent == len(data):
+            return True
+        self._unsent = memoryview(data)[sent:]
+        assert self._wake is not None
+        self._wake.send_nowait(None)
+        return False
 
     def _pull(self, now: float) -> bytes:
         """Take all answers, and from the logs about as much as goes out at a time."""

@@ -40,8 +40,8 @@ from triows.messages import (
     check_channel,
     event,
 )
+from triows.peer import Services
 from triows.registry import Registry
-from triows.session import Services
 from triows.statistics import ClosedConnection, ConnectionStatistics, ServerStatistics
 from triows.tokens import JWTAuth
 from triows.transport import Transport

@@ -6,7 +6,6 @@ token: a token can only say which key of the set it was signed with.
 
 from __future__ import annotations
 
-import math
 import time
 import uuid
 from collections.abc import Iterable, Mapping
@@ -24,6 +23,7 @@ from triows.keys import (
     FAMILIES,
     KeySet,
     check_secret,
+    check_strength,
     family_of,
     key_kind,
     load_public_key,
@@ -31,6 +31,8 @@ from triows.keys import (
 )
 from triows.messages import Patterns
 
+_FOREVER: Final = 1e12  # seconds since 1970 that no clock will reach
+_REGISTERED: Final = frozenset({"sub", "exp", "iat", "jti", "iss", "aud", "nbf", "triows"})
 MAX_TOKEN: Final = 8192  # bytes; it has to fit into a request head of 16 KiB with room to spare
 
 
@@ -78,18 +80,33 @@ def _read_grants(claim: object) -> Grants:
         raise AuthError(f"the claim 'triows' is wrong: {error}") from None
 
 
+def _is_text(value: str) -> bool:
+    """Whether `value` can be written as UTF-8: JSON can hold halves of a character."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_time(value: object) -> bool:
+    """Whether `value` can be seconds since 1970."""
+    return type(value) in (int, float) and -_FOREVER < value < _FOREVER  # type: ignore[operator]
+
+
 def _read_identity(claims: dict[str, Any]) -> Identity:
     user, expires_at = claims["sub"], claims["exp"]
-    if not isinstance(user, str) or not 0 < len(user) <= 255:
+    if not isinstance(user, str) or not 0 < len(user) <= 255 or not _is_text(user):
         raise AuthError("'sub' must be a string of 1 to 255 characters")
     issued_at, token_id = claims.get("iat"), claims.get("jti")
     for name, value in (("exp", expires_at), ("iat", issued_at)):
-        if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
+        if value is not None and not _is_time(value):
             raise AuthError(f"'{name}' must be a number")
     if token_id is not None and not isinstance(token_id, str):
         raise AuthError("'jti' must be a string")
     grants = _read_grants(claims.get("triows", {}))
-    return Identity(user, float(expires_at), grants, token_id, issued_at, claims)
+    others = {name: value for name, value in claims.items() if name not in _REGISTERED}
+    return Identity(user, float(expires_at), grants, token_id, issued_at, others)
 
 
 @final
@@ -131,8 +148,10 @@ class JWTAuth:
             kind = key_kind(self._key)
         else:
             kind = family_of(allowed or ("RS256",))
-            self._keys = KeySet(str(jwks_url), kind)
+            self._keys = KeySet(str(jwks_url), kind, list(allowed or (DEFAULT_ALGORITHM[kind],)))
         self._algorithms = list(allowed or (DEFAULT_ALGORITHM[kind],))
+        if self._key is not None:
+            check_strength(self._key, self._algorithms)
         foreign = set(self._algorithms) - FAMILIES[kind]
         if foreign:
             raise ConfigError(
@@ -186,9 +205,9 @@ class JWTAuth:
                     "verify_iat": False,  # a clock a second off is no reason to refuse
                 },
             )
-        except jwt.InvalidTokenError as error:
+        except jwt.PyJWTError as error:
             raise AuthError(_why(error)) from None
-        except (ValueError, TypeError, RecursionError):
+        except (ArithmeticError, ValueError, TypeError, RecursionError):
             raise AuthError("not a JSON Web Token") from None
         return _read_identity(claims)
 
@@ -201,7 +220,7 @@ class JWTAuth:
         return await self._keys.find(header.get("kid"))
 
 
-def _why(error: jwt.InvalidTokenError) -> str:
+def _why(error: jwt.PyJWTError) -> str:
     """Say which check failed, in words that hold nothing of the token."""
     match error:
         case jwt.ExpiredSignatureError():

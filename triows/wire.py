@@ -88,7 +88,7 @@ class Wire:
         output: sends what the control plane has to say.
     """
 
-    __slots__ = ("_control", "_inbox", "_reader", "_transport", "_websocket")
+    __slots__ = ("_answered", "_control", "_inbox", "_reader", "_transport", "_websocket")
 
     def __init__(self, transport: Transport, limits: Limits, output: Output) -> None:
         self._transport = transport
@@ -96,6 +96,7 @@ class Wire:
         self._reader = FrameReader(limits.max_message_bytes, limits.max_fragments)
         self._inbox: deque[Frame] = deque()
         self._websocket: trio_websocket.WebSocketConnection | None = None
+        self._answered = False  # a close frame has been sent, whatever trio-websocket thinks
 
     async def accept(
         self, nursery: trio.Nursery, head: bytes, rest: bytes, subprotocol: str | None
@@ -141,7 +142,8 @@ class Wire:
 
     async def _hand_over(self, frame: Frame) -> None:
         await self._control.feed(frame.payload)
-        if frame.kind == BROKEN:
+        if frame.kind == BROKEN:  # trio-websocket has sent 1002 and hung up
+            self._answered = True
             raise ConnectionClosed(CloseCode.PROTOCOL_ERROR, "a frame against RFC 6455")
         if frame.is_close:
             raise ConnectionClosed(*self._close_reason())
@@ -172,6 +174,9 @@ class Wire:
         Waits as long as it takes: the caller has the deadline.
         """
         assert self._websocket is not None
+        if self._answered:
+            await self._await_close_frame()
+            return
         reason = close.reason.encode()[:MAX_REASON].decode(errors="ignore")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._await_close_frame)

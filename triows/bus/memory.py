@@ -12,7 +12,7 @@ from triows.bus import Bus, Done, Tell
 from triows.config import LogLimits
 from triows.errors import RequestError
 from triows.logs import Log
-from triows.messages import Message
+from triows.messages import Message, Receipt
 
 SWEEP_INTERVAL: Final = 10  # seconds between two looks for messages that grew too old
 
@@ -30,22 +30,25 @@ class MemoryBus(Bus):
         self._limits = limits
         self._tell = tell
         self._logs: OrderedDict[str, Log] = OrderedDict()  # quiet for longest first
+        self._thick: OrderedDict[str, Log] = OrderedDict()  # those that hold more than one message
 
     def submit(self, channel: str, message: Message, user: str, done: Done) -> None:
         """Publish at once: `done` has been told when this returns."""
         log = self._log(channel)
         before = log.size
+        outcome: Receipt | RequestError
         try:
-            receipt = log.append(message, user, trio.current_time())
+            outcome = log.append(message, user, trio.current_time())
         except RequestError as error:
-            done(error)
-            return
-        self._resize(log.size - before)
-        if not receipt.duplicate:
-            self.published += 1
-            self._logs.move_to_end(channel)
+            outcome = error
+        else:
+            if not outcome.duplicate:
+                self.published += 1
+                self._touch(log)
+        self._resize(log.size - before)  # a refused message, too, may have ids forgotten
+        if isinstance(outcome, Receipt) and not outcome.duplicate:
             self._tell(log)
-        done(receipt)
+        done(outcome)
 
     async def open(self, channel: str) -> Log:
         """Return the channel's log; does not wait."""
@@ -83,6 +86,12 @@ class MemoryBus(Bus):
             self._resize(log.size)
         return log
 
+    def _touch(self, log: Log) -> None:
+        self._logs.move_to_end(log.channel)
+        if log.head > log.earliest:
+            self._thick[log.channel] = log
+            self._thick.move_to_end(log.channel)
+
     def _resize(self, by: int) -> None:
         self.size += by
         limit = self._limits.total_bytes
@@ -90,21 +99,27 @@ class MemoryBus(Bus):
             self._shrink(limit)
 
     def _shrink(self, limit: int) -> None:
-        """Get below `limit`: old messages of the quietest channels first, then such channels."""
-        for log in list(self._logs.values()):
+        """Get below `limit`, the quietest channels first: all but their newest message, which
+        says how things stand there; then whole logs that nobody watches.
+        """
+        while self.size > limit and self._thick:
+            channel, log = next(iter(self._thick.items()))
             before = log.size
-            over = self.size - limit
-            while before - log.size < over and log.earliest < log.head:
+            while log.earliest < log.head and self.size - (before - log.size) > limit:
                 log.drop_oldest()
             self.size += log.size - before
+            if log.earliest >= log.head:
+                del self._thick[channel]
+        for _ in range(len(self._logs) - 1):
             if self.size <= limit:
                 return
-        for log in list(self._logs.values())[:-1]:
+            log = next(iter(self._logs.values()))
+            # One that is watched has to stay: out of the way of the next look.
+            self._logs.move_to_end(log.channel)
             self._discard(log)
-            if self.size <= limit:
-                return
 
     def _discard(self, log: Log) -> None:
         if not log.watchers:
             del self._logs[log.channel]
+            self._thick.pop(log.channel, None)
             self.size -= log.size

@@ -32,6 +32,7 @@ class Head:
 
     Attributes:
         method: such as GET.
+        version: of HTTP, such as 1.1.
         path: without the query.
         query: what followed the `?`, undecoded.
         headers: by lower-case name; several of one name are joined with a comma.
@@ -40,6 +41,7 @@ class Head:
     """
 
     method: str
+    version: str
     path: str
     query: str
     headers: Mapping[str, str]
@@ -63,9 +65,11 @@ async def read_head(transport: Transport) -> Head:
         PeerGone: nothing to answer to.
     """
     raw = bytearray()
-    while (end := raw.find(_END, max(0, len(raw) - MAX_HEAD))) < 0:
+    searched = 0
+    while (end := raw.find(_END, searched)) < 0:
         if len(raw) > MAX_HEAD:
             raise _too_large(len(raw))
+        searched = max(0, len(raw) - len(_END) + 1)
         data = await transport.receive()
         if not data:
             raise PeerGone
@@ -95,8 +99,9 @@ def _parse(raw: bytes, rest: bytes) -> Head:
     parser.receive_data(raw)
     try:
         request = parser.next_event()
-    except h11.RemoteProtocolError as error:
-        raise _bad(f"not an HTTP request: {error}") from None
+    except h11.RemoteProtocolError:
+        # Without h11's words: they quote the line, and the line may hold a token.
+        raise _bad("not an HTTP request") from None
     if not isinstance(request, h11.Request):
         raise _bad("not an HTTP request")
     headers: dict[str, str] = {}
@@ -109,7 +114,8 @@ def _parse(raw: bytes, rest: bytes) -> Head:
         target = urlsplit(request.target.decode())
     except ValueError:
         raise _bad("the target is not an address") from None
-    return Head(request.method.decode(), target.path, target.query, headers, raw, rest)
+    method, version = request.method.decode(), request.http_version.decode()
+    return Head(method, version, target.path, target.query, headers, raw, rest)
 
 
 def check_upgrade(head: Head) -> None:
@@ -128,7 +134,7 @@ def check_upgrade(head: Head) -> None:
         raise HandshakeRefused(426, ErrorCode.UPGRADE_REQUIRED, "Sec-WebSocket-Version must be 13")
     if head.method != "GET":
         raise _bad("a WebSocket is opened with GET")
-    if b" HTTP/1.1\r\n" not in head.raw:
+    if head.version != "1.1":
         raise _bad("a WebSocket is opened with HTTP/1.1")
     try:
         key = base64.b64decode(head.header("sec-websocket-key"), validate=True)
@@ -152,7 +158,9 @@ def check_origin(head: Head, allowed: tuple[str, ...], *, loopback: bool) -> Non
         return
     try:
         page = urlsplit(origin)
-        own = page.netloc == head.header("host") and (not loopback or page.hostname in _LOOPBACK)
+        own = page.netloc.lower() == head.header("host").lower() != "" and (
+            not loopback or page.hostname in _LOOPBACK
+        )
     except ValueError:
         own = False
     if not own:

@@ -1,0 +1,127 @@
+"""Rates: what a token bucket lets through, what it makes wait, and for how long."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from triows import limits
+from triows.limits import AddressRates, TokenBucket
+
+_SLACK = 1e-6  # seconds: more than rounding ever costs
+
+
+@pytest.mark.parametrize(("burst", "passes"), [(5, 5), (1, 1), (0, 1), (0.2, 1)])
+def test_bucket_lets_a_burst_through(burst: float, passes: int) -> None:
+    """`burst` units pass at once, one at the least; the next one waits."""
+    bucket = TokenBucket(10, burst, 100.0)
+    assert [bucket.take(1, 100.0) for _ in range(passes)] == [0] * passes
+    assert bucket.take(1, 100.0) == pytest.approx(0.1)
+
+
+def test_bucket_refills_at_its_rate() -> None:
+    """After a second of silence exactly `rate` more pass."""
+    bucket = TokenBucket(4, 8, 0.0)
+    assert [bucket.take(1, 0.0) for _ in range(8)] == [0] * 8
+    assert [bucket.take(1, 1.0) for _ in range(4)] == [0] * 4
+    assert bucket.take(1, 1.0) > 0
+
+
+def test_bucket_never_holds_more_than_its_burst() -> None:
+    """An hour of silence earns one burst, not an hour's worth."""
+    bucket = TokenBucket(100, 3, 0.0)
+    assert [bucket.take(1, 3600.0) for _ in range(3)] == [0] * 3
+    assert bucket.take(1, 3600.0) > 0
+
+
+def test_bucket_refused_takes_nothing() -> None:
+    """Asking again and again while it is empty does not put the answer off."""
+    bucket = TokenBucket(1, 1, 0.0)
+    assert bucket.take(1, 0.0) == 0
+    waits = [bucket.take(1, tenth / 10) for tenth in range(1, 10)]
+    assert waits == pytest.approx([1 - tenth / 10 for tenth in range(1, 10)])
+    assert bucket.take(1, 1.0 + _SLACK) == 0
+
+
+def test_bucket_pays_a_large_amount_afterwards() -> None:
+    """No amount is too large to pass, and its debt is paid before the next."""
+    bucket = TokenBucket(10, 10, 0.0)
+    assert bucket.take(110, 0.0) == 0
+    assert bucket.take(1, 0.0) == pytest.approx(10.1)
+    assert bucket.take(1, 10.0) > 0
+    assert bucket.take(1, 10.1 + _SLACK) == 0
+
+
+@given(st.lists(st.floats(0, 1e9), max_size=20), st.floats(0, 1e6))
+def test_bucket_without_a_rate_is_unlimited(amounts: list[float], burst: float) -> None:
+    """A rate of 0 lets everything through."""
+    bucket = TokenBucket(0, burst, 0.0)
+    assert [bucket.take(amount, 0.0) for amount in amounts] == [0] * len(amounts)
+
+
+_steps = st.lists(st.tuples(st.floats(0, 10), st.floats(0.01, 1e4)), max_size=30)
+
+
+@given(st.floats(0.01, 1e6), st.floats(0, 1e4), _steps)
+def test_bucket_tells_a_wait_that_suffices(
+    rate: float, burst: float, steps: list[tuple[float, float]]
+) -> None:
+    """Whoever waits as told gets through, whatever was taken before."""
+    now = 0.0
+    bucket = TokenBucket(rate, burst, now)
+    for pause, amount in steps:
+        now += pause
+        wait = bucket.take(amount, now)
+        assert wait >= 0
+        if wait:
+            now += wait + _SLACK * (1 + wait)
+            assert bucket.take(amount, now) == 0
+
+
+@given(st.floats(0.01, 1e4), st.floats(0, 1e3), st.lists(st.floats(0, 2), max_size=60))
+def test_bucket_keeps_the_rate_in_the_long_run(
+    rate: float, burst: float, pauses: list[float]
+) -> None:
+    """Whatever the pattern, no more passes than one burst and `rate` times the time."""
+    now, passed = 0.0, 0
+    bucket = TokenBucket(rate, burst, now)
+    for pause in pauses:
+        now += pause
+        passed += bucket.take(1, now) == 0
+    assert passed <= max(burst, 1) + rate * now + 1e-6
+
+
+def test_addresses_have_a_bucket_each() -> None:
+    """One address that opens too often leaves another alone."""
+    rates = AddressRates(0.1)
+    assert rates.take("192.0.2.1", 0.0) == 0
+    assert rates.take("192.0.2.1", 0.0) == pytest.approx(10)
+    assert rates.take("192.0.2.2", 0.0) == 0
+
+
+def test_addresses_may_open_ten_seconds_worth_at_once() -> None:
+    """The burst of one address is ten seconds of its rate."""
+    rates = AddressRates(3)
+    assert [rates.take("a", 0.0) for _ in range(30)] == [0] * 30
+    assert rates.take("a", 0.0) > 0
+
+
+def test_addresses_without_a_rate_are_unlimited() -> None:
+    """A rate of 0 counts nobody."""
+    rates = AddressRates(0)
+    assert {rates.take("a", 0.0) for _ in range(1000)} == {0}
+
+
+def test_addresses_are_boundedly_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The address unseen for longest is forgotten first; one that keeps coming never is."""
+    monkeypatch.setattr(limits, "MAX_ADDRESSES", 3)
+    rates = AddressRates(0.1)
+    for name in ("busy", "idle", "third"):
+        assert rates.take(name, 0.0) == 0
+    assert rates.take("busy", 0.0) > 0
+    for number in range(100):
+        assert rates.take(f"flood {number}", 0.0) == 0
+        assert rates.take("busy", 0.0) > 0
+    assert rates.take("idle", 0.0) == 0
+    assert len(rates._buckets) == 3

@@ -1,0 +1,112 @@
+"""What a client publishes: checked, submitted, handed to the application, answered."""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+import attrs
+
+from triows import requests
+from triows.application import Request
+from triows.auth import Action
+from triows.codec import decode_data, encode_ack, encode_error
+from triows.errors import ErrorCode, RequestError
+from triows.messages import Message, MessageType, Position, Receipt
+from triows.peer import Peer, Services, acknowledge, authorize, channel_of
+
+MAX_ALLOWED: Final = 128  # pairs of type and channel remembered as allowed
+
+
+@final
+class Publisher:
+    """The publishing side of one connection."""
+
+    __slots__ = ("_allowed", "_peer", "_services")
+
+    def __init__(self, peer: Peer, services: Services) -> None:
+        self._peer = peer
+        self._services = services
+        # Type and channel of what the token was seen to allow: nearly all messages repeat it.
+        self._allowed: set[tuple[str, str | None]] = set()
+
+    def forget(self) -> None:
+        """Check anew what the client may: it has another token."""
+        self._allowed.clear()
+
+    def publish_again(self, request: Message) -> bool:
+        """Publish a message of a kind that was allowed before; false if it was not."""
+        if (request.type, request.channel) not in self._allowed:
+            return False
+        self._submit(request)
+        return True
+
+    async def publish(self, request: Message) -> None:
+        """Publish a message if the client may; waits only for an authorizer.
+
+        Raises:
+            RequestError: it may not, or the message is wrong.
+        """
+        channel = channel_of(request)
+        is_command = request.type == MessageType.COMMAND
+        await authorize(
+            self._services, self._peer, Action.COMMAND if is_command else Action.PUBLISH, channel
+        )
+        if request.type == MessageType.END:
+            decode_data(request, requests.END)
+        elif self._services.application.authorizer is None:
+            if len(self._allowed) >= MAX_ALLOWED:
+                self._allowed.clear()
+            self._allowed.add((request.type, channel))
+        self._submit(request)
+
+    def _submit(self, request: Message) -> None:
+        """Submit a message that may be published; it is answered when the engine has kept it."""
+        services, identity, channel = self._services, self._peer.identity, request.channel
+        assert identity is not None
+        assert channel is not None
+
+        def done(outcome: Receipt | RequestError) -> None:
+            try:
+                if isinstance(outcome, RequestError):
+                    raise outcome
+                if (
+                    request.type == MessageType.COMMAND
+                    and request.type in services.application.handlers
+                    and not outcome.duplicate
+                ):
+                    self.hand_on(request, outcome.position)
+                elif request.id is not None:
+                    ack = encode_ack(request.id, channel, outcome.position)
+                    self._peer.outgoing.offer(ack)
+            except RequestError as error:
+                self._peer.outgoing.offer(encode_error(error, request))
+
+        services.bus.submit(channel, request, identity.user, done)
+
+    def hand_on(self, request: Message, position: Position | None) -> None:
+        """Give a message to the application's handler for its type.
+
+        Raises:
+            RequestError: too many wait for it already.
+        """
+        assert self._peer.identity is not None
+        wrapped = Request(request, self._peer.identity, self._peer.id, position)
+        if not self._peer.hand_on(wrapped):
+            raise RequestError(
+                ErrorCode.UNAVAILABLE, "too many messages wait for the application here"
+            )
+
+    async def run_handler(self, request: Request) -> None:
+        """Run the application's handler for `request`, and answer for it."""
+        message = request.message
+        try:
+            result = await self._services.application.run(request)
+            if message.id is not None:
+                position = request.position
+                acknowledge(
+                    self._peer,
+                    message,
+                    result if position is None else {**attrs.asdict(position), "result": result},
+                )
+        except RequestError as error:
+            self._peer.outgoing.offer(encode_error(error, message))
