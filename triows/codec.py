@@ -74,11 +74,16 @@ def decode_data(message: Message, decoder: msgspec.json.Decoder[_T]) -> _T:
 
 
 class Clock:
-    """Writes timestamps: RFC 3339, UTC, microseconds, never going back."""
+    """Writes timestamps: RFC 3339, UTC, microseconds, never going back.
 
-    __slots__ = ("_last", "_prefix", "_second")
+    Attributes:
+        latest: the last one told.
+    """
+
+    __slots__ = ("_last", "_prefix", "_second", "latest")
 
     def __init__(self) -> None:
+        self.latest = b""
         self._last = 0
         self._second = -1
         self._prefix = b""
@@ -93,7 +98,8 @@ class Clock:
         if second != self._second:
             self._second = second
             self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second)).encode()
-        return b"%b%06dZ" % (self._prefix, micros - second * 1_000_000)
+        self.latest = b"%b%06dZ" % (self._prefix, micros - second * 1_000_000)
+        return self.latest
 
 
 clock: Final = Clock()
@@ -143,7 +149,8 @@ def encode_ack(id: str, channel: str, position: Position) -> bytes:
     """Return the frame that says a message was published, and where it stands.
 
     Written by hand: it is sent once for each acknowledged message. The channel is a checked
-    name, and so needs no escaping.
+    name, and so needs no escaping. It follows a message that was just stamped, and so needs no
+    time of its own.
     """
     return encode_frame(
         b'{"type":"ack","id":%b,"channel":"%b","data":{"epoch":"%b","offset":%d},"timestamp":"%b"}'
@@ -152,7 +159,7 @@ def encode_ack(id: str, channel: str, position: Position) -> bytes:
             channel.encode(),
             position.epoch.encode(),
             position.offset,
-            clock.now(),
+            clock.latest,
         )
     )
 

@@ -207,7 +207,9 @@ class Connection:
                     return
                 self._heard_at = trio.current_time()
                 self._received_messages += 1
-                await self._session.receive(payload, self._heard_at)
+                answering = self._session.receive(payload, self._heard_at)
+                if answering is not None:
+                    await answering
                 if self.outgoing.reply_size > BACKLOG:  # a peer that asks and does not read
                     await self.outgoing.wait_pulled()
         except PeerError as error:

@@ -7,6 +7,7 @@ those. Errors of fragmentation are ours, since the control plane never sees a da
 
 from __future__ import annotations
 
+import struct
 from typing import Final, NamedTuple
 
 from triows.errors import Close, CloseCode
@@ -19,6 +20,9 @@ BROKEN: Final = 0xF
 _FIN: Final = 0x80
 _MASKED: Final = 0x80
 _CLOSE_FRAME: Final = 0x88
+_SMALL: Final = struct.Struct("!BB").pack
+_MEDIUM: Final = struct.Struct("!BBH").pack
+_LARGE: Final = struct.Struct("!BBQ").pack
 _UNSOUND: Final = -1
 _PLAIN: Final = 0x81  # a text message in one frame
 
@@ -42,10 +46,10 @@ def encode_frame(payload: bytes, opcode: int = TEXT) -> bytes:
     """Return `payload` as one unmasked frame, as a server sends it (RFC 6455 section 5.2)."""
     size = len(payload)
     if size < 126:
-        return bytes((_FIN | opcode, size)) + payload
+        return _SMALL(_FIN | opcode, size) + payload
     if size < 65536:
-        return bytes((_FIN | opcode, 126)) + size.to_bytes(2, "big") + payload
-    return bytes((_FIN | opcode, 127)) + size.to_bytes(8, "big") + payload
+        return _MEDIUM(_FIN | opcode, 126, size) + payload
+    return _LARGE(_FIN | opcode, 127, size) + payload
 
 
 def frame_payload(frame: bytes) -> bytes:

@@ -38,14 +38,25 @@ class Session:
         self._budget = Budget(services.limits, now)
         self.publisher = Publisher(peer, services)
 
-    async def receive(self, payload: bytes, now: float) -> None:
-        """Take one text message; waits only for an application's own authorizer or a key set."""
+    def receive(self, payload: bytes, now: float) -> Awaitable[None] | None:
+        """Take one text message. Returns what has to be awaited before the next, if anything:
+        most messages are published at once.
+        """
         request: Message | None = None
         try:
             self._budget.take(len(payload), now)
             request = decode(payload)
-            if not self.publisher.publish_again(request):
-                await self._route(request)
+            if self.publisher.publish_again(request):
+                return None
+        except RequestError as error:
+            self._refuse(error, request, now)
+            return None
+        return self._answer(request, now)
+
+    async def _answer(self, request: Message, now: float) -> None:
+        """Do what is asked; waits only for an application's own authorizer or a key set."""
+        try:
+            await self._route(request)
         except RequestError as error:
             self._refuse(error, request, now)
 
