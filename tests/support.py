@@ -16,6 +16,7 @@ import triows
 from triows.frames import mask
 
 SECRET = "a secret for tests, of 32 bytes and more"
+Nursery = trio.Nursery
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 ALL: dict[str, Any] = {name: ["*"] for name in ("subscribe", "publish", "command", "presence")}
 
@@ -125,18 +126,26 @@ class Peer:
         body, self._buffer = self._buffer[:size], self._buffer[size:]
         return int(first.split()[1]), headers, json.loads(body) if body else None
 
-    async def close_code(self) -> int:
-        """Read on until the server closes; return its code (1006 without a close frame)."""
+    async def close_code(self, *, stay: bool = False) -> int:
+        """Read on until the server closes; return its code (1006 without a close frame).
+
+        Hangs up, without a close frame of its own, unless it is to `stay`.
+        """
         while True:
             opcode, payload = await self.receive()
             if opcode == CLOSE:
+                if not stay:
+                    await trio.aclose_forcefully(self.stream)
                 return int.from_bytes(payload[:2], "big") if payload else 1006
 
     async def _more(self) -> bytes:
         try:
-            return bytes(await self.stream.receive_some(65536))
+            data = bytes(await self.stream.receive_some(65536))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            return b""
+            data = b""
+        if not data:
+            await trio.aclose_forcefully(self.stream)
+        return data
 
     def _cut(self) -> tuple[int, bytes] | None:
         data = self._buffer
@@ -153,7 +162,7 @@ class Peer:
 
 
 def dial(
-    server: triows.Server, nursery: trio.Nursery, peer: str = "test", *, narrow: bool = False
+    server: triows.Server, nursery: Nursery, peer: str = "test", *, narrow: bool = False
 ) -> Peer:
     """Return a peer whose stream the server serves in `nursery`.
 
@@ -166,7 +175,7 @@ def dial(
 
 
 async def connect(
-    server: triows.Server, nursery: trio.Nursery, bearer: str | None = None, *, narrow: bool = False
+    server: triows.Server, nursery: Nursery, bearer: str | None = None, *, narrow: bool = False
 ) -> Peer:
     """Return a peer that is connected, with its greeting read."""
     peer = dial(server, nursery, narrow=narrow)
@@ -177,7 +186,7 @@ async def connect(
     return peer
 
 
-def run_virtually(test: Callable[[trio.Nursery], Awaitable[None]]) -> None:
+def run_virtually(test: Callable[[Nursery], Awaitable[None]]) -> None:
     """Run `test` in virtual time: for each of hypothesis' examples anew, as no fixture can."""
 
     async def main() -> None:

@@ -150,11 +150,12 @@ class Sender:
         if self._unsent is not None or self._stopped:
             return
         data = self._pull(now)
-        if data and self._send(data):
-            if self.stale:
-                self._hub.ready(self)
-            elif self._parting is not None:
-                self._part_if_current()
+        if data and not self._send(data):
+            return
+        if self.stale:
+            self._hub.ready(self)
+        elif self._parting is not None:
+            self._part_if_current()
 
     def deliver(self, subscription: Subscription, piece: Slice, now: float) -> bool:
         """Send the next piece of one subscription, if there is nothing else to do."""

@@ -205,25 +205,21 @@ class Server:
         await self._serve(Transport(stream, peer))
 
     async def _serve(self, transport: Transport) -> None:
-        connection: Connection | None = None
+        admitted: list[Connection] = []
 
         def admit(upgrade: Upgrade) -> None:
-            nonlocal connection
-            connection = self._admit(transport, upgrade.identity)
+            admitted.append(self._admit(transport, upgrade.identity))
 
         try:
             upgrade = await self._front.open(transport, admit)
+            if upgrade is not None:
+                opening = admitted[0].run(upgrade.head, upgrade.rest, upgrade.subprotocol)
+                del upgrade  # a kilobyte that nobody needs while the connection lives
+                await opening
         except Exception:
-            logger.exception("opening a connection of %s failed", transport.peer)
-            upgrade = None
-        if connection is not None and upgrade is not None:
-            head, rest, subprotocol = upgrade.head, upgrade.rest, upgrade.subprotocol
-            del upgrade, admit
-            await connection.run(head, rest, subprotocol)
-            return
-        if connection is not None:
-            self._registry.remove(connection, Close(CloseCode.ABNORMAL, "never opened"))
-        await transport.close()
+            logger.exception("serving a connection of %s failed", transport.peer)
+        finally:
+            await transport.close()  # noqa: ASYNC102 it does not wait
 
     def _admit(self, transport: Transport, identity: Identity | None) -> Connection:
         """Give a connection its place; plain, so that no revocation slips in between."""
@@ -253,10 +249,10 @@ class Server:
                 except BaseException as error:  # noqa: ASYNC103 raised again below
                     failure = error
                     handlers.cancel_scope.cancel(reason="the application failed")
-                self.drain()
-                handlers.cancel_scope.deadline = (
-                    trio.current_time() + self.settings.limits.drain_timeout
-                )
+                else:
+                    self.drain()
+                timeout = self.settings.limits.drain_timeout
+                handlers.cancel_scope.deadline = trio.current_time() + timeout
             services.cancel_scope.cancel(reason="the server has drained")
         if failure is not None:
             raise failure
