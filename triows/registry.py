@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from triows.auth import Identity
 from triows.config import Limits
 from triows.errors import Close, CloseCode, ErrorCode, HandshakeRefused
 from triows.statistics import ClosedConnection, ConnectionStatistics
+
+logger = logging.getLogger("triows.connection")
 
 CLOSED_KEPT: Final = 1000  # connections whose end can still be looked up
 _RETRY_AFTER: Final = 5  # seconds a client is asked to wait for a place
@@ -116,6 +119,7 @@ class Registry:
             )
         )
         self.closed_by_code[int(close.code)] += 1
+        _log_end(last, close)
         if last.user is None:
             return
         mine = self._by_user.get(last.user, {})
@@ -131,3 +135,20 @@ class Registry:
                 "reason": close.reason,
             }
         )
+
+
+def _log_end(last: ConnectionStatistics, close: Close) -> None:
+    """Log one line for a connection: who, how long, how much, and why it ended."""
+    if logger.isEnabledFor(logging.INFO):
+        fields = {
+            "connection": last.id,
+            "user": last.user,
+            "peer": last.peer,
+            "code": int(close.code),
+            "reason": close.reason,
+            "seconds": round(last.age, 3),
+            "received_bytes": last.received_bytes,
+            "sent_bytes": last.sent_bytes,
+            "lag": last.lag,
+        }
+        logger.info("connection ended", extra=fields)
