@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+import os
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import trio
@@ -259,3 +263,83 @@ class Stage:
         """Open a client that comes here."""
         options.setdefault("token", "t")
         return triows.open_client(URL, open_stream=self.open, **options)
+
+
+class Command:
+    """A `triows` process, with what it has said so far.
+
+    Attributes:
+        out: standard output.
+        err: standard error.
+    """
+
+    def __init__(self, process: trio.Process) -> None:
+        self.process = process
+        self.out = ""
+        self.err = ""
+        self._changed = trio.Event()
+        self._open = 2
+
+    async def collect(self, pipe: trio.abc.ReceiveStream | None, name: str) -> None:
+        """Read one of its outputs to the end."""
+        assert pipe is not None
+        async for chunk in pipe:
+            setattr(self, name, getattr(self, name) + bytes(chunk).decode())
+            self._tell()
+        self._open -= 1
+        self._tell()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def says(self, pattern: str, where: str = "err") -> re.Match[str]:
+        """Wait until it has said something."""
+        while True:
+            found = re.search(pattern, getattr(self, where))
+            if found is not None:
+                return found
+            assert self._open, f"never said {pattern!r}: {self.out}{self.err}"
+            await self._changed.wait()
+
+    async def tell(self, text: str) -> None:
+        """Write to its standard input."""
+        assert self.process.stdin is not None
+        await self.process.stdin.send_all(text.encode())
+
+    async def ended(self) -> int:
+        """Close its input, wait for its end, and return its exit status."""
+        if self.process.stdin is not None:
+            await self.process.stdin.aclose()
+        status = await self.process.wait()
+        while self._open:
+            await self._changed.wait()
+        return status
+
+
+@asynccontextmanager
+async def cli(*arguments: object, **variables: str) -> AsyncIterator[Command]:
+    """Run `triows` with arguments and environment variables; it is killed after 20 s."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("TRIOWS_")}
+    with trio.fail_after(20):
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-c", "from triows.cli import main; main()", *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**environment, **variables},
+        )
+        try:
+            async with trio.open_nursery() as nursery:
+                command = Command(process)
+                nursery.start_soon(command.collect, process.stdout, "out")
+                nursery.start_soon(command.collect, process.stderr, "err")
+                yield command
+                nursery.cancel_scope.cancel()
+        finally:
+            process.kill()
+            with trio.CancelScope(shield=True):
+                await process.wait()
+                for pipe in (process.stdin, process.stdout, process.stderr):
+                    assert pipe is not None
+                    await pipe.aclose()

@@ -7,7 +7,6 @@ from itertools import pairwise
 
 import pytest
 import trio
-from trio import Nursery
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 import triows
@@ -17,6 +16,7 @@ from tests.support import (
     PING,
     PONG,
     SECRET,
+    Nursery,
     Peer,
     connect,
     dial,
@@ -205,7 +205,11 @@ async def test_renewed_token_counts(
         assert trio.current_time() - started == pytest.approx(second, abs=1.5)
 
 
-@pytest.mark.parametrize("bearer", [token("another", **ALL), token("me", ttl=-5), "gibberish"])
+@pytest.mark.parametrize(
+    "bearer",
+    [token("another", **ALL), token("me", ttl=-5), "gibberish"],
+    ids=["another", "expired", "gibberish"],
+)
 async def test_bad_renewal_changes_nothing(
     nursery: Nursery, autojump_clock: MockClock, bearer: str
 ) -> None:
@@ -298,3 +302,35 @@ async def test_revoked_during_the_handshake(nursery: Nursery, autojump_clock: Mo
         go_on.set()
         assert (await peer.response())[0] == 401
         assert server.connections() == []
+
+
+async def test_slow_but_steady_is_not_cut(nursery: Nursery, autojump_clock: MockClock) -> None:
+    """A viewer that takes a little all the time is slow, not dead."""
+    async with memory_server(limits=triows.Limits(ping_interval=1000)) as server:
+        peer = await connect(server, nursery, narrow=True)
+        await peer.ask("subscribe", channel=A)
+        for _ in range(4):
+            await server.publish(A, triows.log("x" * 50_000))
+        offsets: list[int] = []
+        while len(offsets) < 4:
+            await trio.sleep(server.settings.limits.write_timeout - 1)
+            with trio.move_on_after(0.001):
+                offsets.append((await peer.hear())["offset"])
+        assert offsets == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "last", [b"", frame("x" * 100)[:50], frame("{", fin=False), b"\x81"], ids=range(4)
+)
+async def test_peer_vanishes(nursery: Nursery, autojump_clock: MockClock, last: bytes) -> None:
+    """A peer that is gone, in the middle of anything, is gone from registry and hub at once."""
+    async with memory_server() as server:
+        peer = await connect(server, nursery)
+        await peer.ask("subscribe", channel=A)
+        await peer.send(last)
+        await trio.aclose_forcefully(peer.stream)
+        await server.publish(A, triows.log(1))
+        await wait_all_tasks_blocked()
+        assert server.connections() == []
+        assert server._hub.subscribers(A) == []
+        assert [c.code for c in server.closed_connections()] == [1006]

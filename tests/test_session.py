@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 import trio
-from trio import Nursery
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 import triows
-from tests.support import ALL, connect, memory_server, token
+from tests.support import ALL, Nursery, connect, frame, memory_server, token
 from triows import Request
 
 A, B = "session:a", "session:b"
@@ -186,6 +185,39 @@ async def test_history_refuses_nonsense(
         peer = await connect(server, nursery)
         error = await peer.ask("history", id="1", channel=A, data=data)
         assert (error["type"], error["id"], error["data"]["code"]) == ("error", "1", code)
+
+
+async def test_data_passes_byte_for_byte(nursery: Nursery, autojump_clock: MockClock) -> None:
+    """Nobody encodes `data` again: viewers, `history` and `pong` have the publisher's bytes."""
+    data = '{ "b":1.50e0,\t"a" : [ ] , "a":"\\u00e9é\\/" }'
+    async with memory_server() as server:
+        peer = await connect(server, nursery)
+        await peer.ask("subscribe", channel=A)
+        await peer.send(frame(f'{{"type":"log", "data" : {data} ,"channel":"{A}"}}'))
+        published = await peer.receive()
+        await peer.say("history", channel=A)
+        history = await peer.receive()
+        await peer.send(frame(f'{{"data":{data},"type":"ping"}}'))
+        pong = await peer.receive()
+
+        for _, payload in (published, history, pong):
+            assert data in payload.decode()
+
+
+async def test_history_pages_by_bytes(nursery: Nursery, autojump_clock: MockClock) -> None:
+    """A page ends before it grows large, and `next` says where the following one begins."""
+    async with memory_server() as server:
+        peer = await connect(server, nursery)
+        for i in range(5):
+            await server.publish(A, triows.log(str(i) * 100_000))
+        pages: list[list[int]] = []
+        following: Any = 1
+        while following is not None:
+            page = await peer.ask("history", channel=A, data={"from": following, "to": 5})
+            pages.append(_offsets(page["data"]["messages"]))
+            following = page["data"]["next"]
+
+        assert pages == [[1, 2], [3, 4], [5]]
 
 
 async def test_presence_names_subscribers(nursery: Nursery, autojump_clock: MockClock) -> None:
@@ -379,6 +411,7 @@ async def test_command_handler(nursery: Nursery, autojump_clock: MockClock) -> N
     seen: list[Request] = []
 
     async def steer(request: Request) -> Any:
+        await trio.lowlevel.checkpoint()
         seen.append(request)
         return {"done": request.message.data}
 
@@ -401,10 +434,12 @@ async def test_command_handler(nursery: Nursery, autojump_clock: MockClock) -> N
 
 
 async def _raise(request: Request) -> Any:
+    await trio.lowlevel.checkpoint()
     raise ValueError("secret detail")
 
 
 async def _refuse(request: Request) -> Any:
+    await trio.lowlevel.checkpoint()
     raise triows.RequestError(triows.ErrorCode.NOT_FOUND, "no such thing")
 
 
@@ -438,6 +473,7 @@ async def test_custom_types(nursery: Nursery, autojump_clock: MockClock) -> None
     """A type of the application's own is handled, acknowledged if it has an id, not published."""
 
     async def answer(request: Request) -> Any:
+        await trio.lowlevel.checkpoint()
         assert request.position is None
         return [request.message.data, request.message.channel]
 
@@ -479,6 +515,7 @@ async def test_too_many_wait_for_the_handler(nursery: Nursery, autojump_clock: M
         (ValueError, token(), "error", 0),
         ("hang", token(), "error", 3),
     ],
+    ids=range(5),
 )
 async def test_authorize_replaces_grants(
     nursery: Nursery,

@@ -1,0 +1,235 @@
+"""`triows run`: what a command prints is published line by line, and its exit status is ours."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+import triows
+from tests.support import SECRET, token
+from tests.support_client import cli, read_all
+from triows.cli.run import MAX_LINE, run_command
+
+
+class _Published:
+    """Keeps what `run_command` publishes."""
+
+    def __init__(self) -> None:
+        self.messages: list[triows.Message] = []
+
+    async def publish(self, messages: list[triows.Message]) -> None:
+        await trio.lowlevel.checkpoint()
+        self.messages += messages
+
+    def lines(self, stream: str) -> list[str]:
+        """Return what was published of one of the outputs."""
+        logs = [m.data for m in self.messages if m.type == "log"]
+        return [data["text"] for data in logs if data["stream"] == stream]
+
+
+async def _run(*command: str) -> tuple[int, _Published]:
+    published = _Published()
+    with trio.fail_after(15):
+        status = await run_command(list(command), published.publish)
+    return status, published
+
+
+async def _shell(script: str) -> tuple[int, _Published]:
+    return await _run("sh", "-c", script)
+
+
+async def test_run_publishes_each_line(capfd: pytest.CaptureFixture[str]) -> None:
+    """The state, both outputs line by line, and the end; and all of it on the screen too."""
+    status, published = await _shell("echo one; echo; echo ' two'; echo three >&2")
+    first, *_, last = published.messages
+    assert status == 0
+    assert (first.type, first.data["state"]) == ("status", "started")
+    assert "echo one" in first.data["command"]
+    assert published.lines("stdout") == ["one", "", " two"]
+    assert published.lines("stderr") == ["three"]
+    assert (last.type, last.data) == ("end", {"exit_code": 0})
+
+
+async def test_run_shows_what_it_publishes(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    """Byte for byte what the command wrote, each output where it belongs."""
+    await _shell(r"printf 'a\377\033[1mb'; printf 'c' >&2")
+    captured = capsysbinary.readouterr()
+    assert captured.out == b"a\xff\x1b[1mb"
+    assert captured.err == b"c"
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "reason"),
+    [
+        ("exit 0", 0, None),
+        ("exit 7", 7, None),
+        ("kill -TERM $$", 143, "killed by SIGTERM"),
+        ("kill -KILL $$", 137, "killed by SIGKILL"),
+        ("kill -INT $$", 130, "killed by SIGINT"),
+    ],
+)
+async def test_run_passes_the_status_on(script: str, status: int, reason: str | None) -> None:
+    """Its exit code, or 128 and the signal, is returned and published with the end."""
+    ours, published = await _shell(script)
+    expected = {"exit_code": status} | ({"reason": reason} if reason else {})
+    assert ours == status
+    assert published.messages[-1].data == expected
+
+
+@pytest.mark.parametrize("command", ["/nowhere/at/all", "/"])
+async def test_run_without_a_command_to_run(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What cannot be started ends with 127, as in a shell, and is said and published."""
+    status, published = await _run(command, "an argument")
+    assert status == 127
+    assert [m.type for m in published.messages] == ["status", "end"]
+    assert published.messages[-1].data["exit_code"] == 127
+    assert f"cannot run {command}" in capsys.readouterr().err
+
+
+async def test_run_cuts_long_lines(capfd: pytest.CaptureFixture[str]) -> None:
+    """A line without end arrives in pieces of bounded size, with nothing lost."""
+    script = "import sys; sys.stdout.write('0123456789' * 100_000 + '\\nshort\\n')"
+    _, published = await _run(sys.executable, "-c", script)
+    *pieces, last = published.lines("stdout")
+    assert "".join(pieces) == "0123456789" * 100_000
+    assert max(map(len, pieces)) <= 2 * MAX_LINE
+    assert last == "short"
+
+
+async def test_run_publishes_a_last_line_without_newline(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """What the command did not finish with a newline is a line as well."""
+    _, published = await _shell("printf 'a\\r\\nb\\rc'; printf d >&2")
+    assert published.lines("stdout") == ["a", "b\rc"]
+    assert published.lines("stderr") == ["d"]
+
+
+async def test_run_replaces_what_is_no_text(capfd: pytest.CaptureFixture[str]) -> None:
+    """Bytes that are not UTF-8 are published as the mark for that, and the rest as it is."""
+    _, published = await _shell(r"printf '\377\376 ok \303\251\n\000\n'")
+    assert published.lines("stdout") == ["\ufffd\ufffd ok é", "\x00"]
+
+
+async def test_run_publishes_before_the_command_ends(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A line is published when it was written, not when the command has ended."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    published = _Published()
+
+    async def publish(messages: list[triows.Message]) -> None:
+        await published.publish(messages)
+        if published.lines("stdout") == ["first"]:
+            await trio.Path(gate).write_text("go on\n")
+
+    with trio.fail_after(10):
+        await run_command(["sh", "-c", f"echo first; cat {gate}"], publish)
+    assert published.lines("stdout") == ["first", "go on"]
+
+
+async def test_run_does_not_wait_for_a_grandchild(capfd: pytest.CaptureFixture[str]) -> None:
+    """Something left running that keeps the pipe open does not hold the end up."""
+    status, published = await _shell("echo before; sleep 30 & echo $!; exit 3")
+    *lines, pid = published.lines("stdout")
+    os.kill(int(pid), signal.SIGKILL)
+    assert status == 3
+    assert lines == ["before"]
+    assert published.messages[-1].data == {"exit_code": 3}
+
+
+async def test_run_goes_on_when_it_is_no_longer_published(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Refused in the middle, the command runs to its end unwatched; that is said once."""
+    calls = 0
+
+    async def refuse(messages: list[triows.Message]) -> None:
+        nonlocal calls
+        await trio.lowlevel.checkpoint()
+        calls += 1
+        if calls > 1:
+            raise triows.ConnectionClosed(4503, "revoked")
+
+    with trio.fail_after(10):
+        status = await run_command(["sh", "-c", "echo a; echo b; exit 5"], refuse)
+    captured = capfd.readouterr()
+    assert status == 5
+    assert captured.out == "a\nb\n"
+    assert captured.err.count("no longer published") == 1
+
+
+async def test_run_refused_from_the_start_runs_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    """Who may not publish learns it before anything has happened."""
+
+    async def refuse(messages: list[triows.Message]) -> None:
+        await trio.lowlevel.checkpoint()
+        raise triows.RequestError(triows.ErrorCode.FORBIDDEN, "no")
+
+    with pytest.raises(triows.RequestError):
+        await run_command(["sh", "-c", "echo it ran"], refuse)
+    assert capfd.readouterr().out == ""
+
+
+async def test_run_opens_a_server_on_a_free_port() -> None:
+    """Without a server it opens one, says how to watch, and passes the status on."""
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            taken.bind(("127.0.0.1", 8080))
+            taken.listen()
+        except OSError:
+            pass  # somebody has it already: as well
+        script = "read line; echo got $line; exit 4"
+        async with cli("run", "--id", "42", "--", "sh", "-c", script) as command:
+            hint = await command.says(r"triows tail (\S+) --url (\S+) --token (\S+)")
+            channel, url, bearer = hint.groups()
+            assert channel == "session:42"
+            assert ":8080/" not in url
+            async with (
+                triows.open_client(url, token=bearer) as client,
+                client.subscribe(channel, from_start=True) as messages,
+            ):
+                await command.tell("it\n")
+                received = await read_all(messages)
+            assert await command.ended() == 4
+        assert command.out == "got it\n"
+        assert [m.type for m in received] == ["status", "log", "end"]
+        assert received[1].data == {"stream": "stdout", "text": "got it"}
+        assert received[2].data == {"exit_code": 4}
+
+
+async def test_run_publishes_to_a_server_elsewhere_and_passes_sigterm_on() -> None:
+    """With --url it publishes there; SIGTERM is the command's, and its own end follows."""
+    with trio.fail_after(20):
+        async with triows.open_server(auth=triows.JWTAuth(SECRET), port=0) as server:
+            script = "trap 'echo bye; exit 9' TERM; echo ready; while :; do sleep 0.05; done"
+            access = ("--url", server.url, "--token", token())
+            async with cli("run", "--id", "7", *access, "--", "sh", "-c", script) as command:
+                await command.says("ready\n", "out")
+                command.process.send_signal(signal.SIGTERM)
+                assert await command.ended() == 9
+            async with (
+                triows.open_client(server.url, token=token()) as client,
+                client.subscribe("session:7", from_start=True) as messages,
+            ):
+                received = await read_all(messages)
+    texts = [m.data["text"] for m in received if m.type == "log"]
+    assert texts == ["ready", "bye"]
+    assert received[-1].data == {"exit_code": 9}
+
+
+async def test_run_without_arguments_is_an_error_of_use() -> None:
+    """Nothing to run is told with an example."""
+    async with cli("run") as command:
+        assert await command.ended() == 2
+        assert "triows run -- make test" in command.err
