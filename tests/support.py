@@ -68,6 +68,12 @@ def request_head(
     return "\r\n".join(lines).encode() + b"\r\n\r\n"
 
 
+def plain_head(path: str, method: str = "GET", bearer: str | None = None) -> bytes:
+    """Return the head of a request that opens no WebSocket."""
+    extra = f"Authorization: Bearer {bearer}\r\n" if bearer else ""
+    return f"{method} {path} HTTP/1.1\r\nHost: localhost:8080\r\n{extra}\r\n".encode()
+
+
 class Peer:
     """A client that does exactly what a test says, well-behaved or not."""
 

@@ -148,12 +148,12 @@ class Script:
     def __init__(self, websocket: trio_websocket.WebSocketConnection) -> None:
         self._websocket = websocket
 
-    async def greet(self, **heartbeat: float) -> None:
-        """Send the first message."""
-        clocks = {"ping_interval": 30, "pong_timeout": 10, "idle_timeout": 300, **heartbeat}
+    async def greet(self, **session: Any) -> None:
+        """Send the first message, with some of it otherwise."""
+        clocks = {"ping_interval": 30, "pong_timeout": 10, "idle_timeout": 300}
         limits = {"messages_per_second": 0}
         data = {"connection": "1", "expires_at": 4e9, "heartbeat": clocks, "limits": limits}
-        await self.say("auth", data=data)
+        await self.say("auth", data={**data, **session})
 
     async def hear(self) -> dict[str, Any]:
         """Return the next message."""
@@ -162,7 +162,11 @@ class Script:
 
     async def say(self, type: str, **fields: Any) -> None:
         """Send a message."""
-        await self._websocket.send_message(json.dumps({"type": type, **fields}))
+        await self.send(json.dumps({"type": type, **fields}))
+
+    async def send(self, message: str | bytes) -> None:
+        """Send anything."""
+        await self._websocket.send_message(message)
 
     async def ack(self, request: dict[str, Any], **data: Any) -> None:
         """Answer a request."""
@@ -201,10 +205,10 @@ def play(act: Callable[[Script], Awaitable[None]]) -> Serve:
     return serve
 
 
-def answer(status: int, body: object = None, *, raw: bytes | None = None) -> Serve:
-    """Answer the opening with a status and a JSON body."""
-    text = raw if raw is not None else json.dumps(body).encode()
-    head = f"HTTP/1.1 {status} No\r\nContent-Length: {len(text)}\r\nConnection: close\r\n\r\n"
+def answer(status: int, body: object = None, *, raw: bytes = b"", more: str = "") -> Serve:
+    """Answer the opening with a status, a body (JSON, or raw) and more lines in the head."""
+    text = raw if body is None else json.dumps(body).encode()
+    head = f"HTTP/1.1 {status} No\r\n{more}Content-Length: {len(text)}\r\nConnection: close\r\n\r\n"
 
     async def serve(stream: trio.abc.Stream) -> None:
         request = b""

@@ -168,15 +168,17 @@ async def _tail(client: triows.Client, **options: Any) -> int:
 async def test_tail_json_prints_whole_messages(
     nursery: trio.Nursery, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each line is a message with all there is, its data as it was published."""
+    """Each line is a message with all there is, and the epoch to go on from."""
     async with memory_server() as server, connected(nursery, server) as client:
-        await server.publish(CHANNEL, triows.Message("log", b'{"a":  1.0}', id="mine"))
+        raw = b'{"a":  1.0,\n"b": 12345678901234567890123}'
+        position = await server.publish(CHANNEL, triows.Message("log", raw, id="mine"))
         await server.publish(CHANNEL, triows.end(exit_code=1))
         assert await _tail(client, as_json=True) == 0
     first, last = capsys.readouterr().out.splitlines()
     parsed = json.loads(first)
-    assert '"data":{"a":  1.0}' in first
-    assert set(parsed) == {"type", "id", "channel", "offset", "timestamp", "data"}
+    assert '"data":{"a":1.0,"b":12345678901234567890123}' in first
+    assert set(parsed) == {"type", "id", "channel", "epoch", "offset", "timestamp", "data"}
+    assert parsed["epoch"] == position.epoch
     assert (parsed["type"], parsed["id"], parsed["offset"]) == ("log", "mine", 1)
     assert json.loads(last)["data"] == {"exit_code": 1}
 

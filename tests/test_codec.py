@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from triows.codec import (
+    MAX_NESTING,
     Clock,
     decode,
     decode_data,
@@ -155,7 +156,13 @@ def test_decode_takes_null_as_absent(member: str) -> None:
             for member in (b"data", b"id", b"other")
             for text in (rb"\ud800", rb"\udc00\ud800", rb"\ud800\u0041", rb"\x", rb"\u12", b"\n")
         ),
-        b'{"type":"log","data":%b}' % (b"[" * 10_000 + b"]" * 10_000),
+        *(
+            b'{"type":"log","%b":%b}' % (member, b"[" * deep + b"]" * deep)
+            for member in (b"data", b"other")
+            for deep in (MAX_NESTING, 10_000)
+        ),
+        b'{"type":"log","data":[%b]}' % (b'{"a":[' * 50 + b"]}" * 50),
+        b'{"type":"log","data":[%b"]"%b]}' % (b"[" * 99, b"]" * 99),
         b'{"type":"log","other":%b}' % (b'{"a":' * 10_000 + b"1" + b"}" * 10_000),
     ],
     ids=lambda payload: ascii(payload[:40]),
@@ -191,6 +198,39 @@ def test_decode_refuses_bad_json(payload: bytes) -> None:
 def test_decode_refuses_wrong_types(payload: bytes) -> None:
     """JSON of another shape is `bad_request`."""
     assert _refusal(payload) == ErrorCode.BAD_REQUEST
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"[" * 99 + b"]" * 99,
+        b'{"a":[' * 49 + b"1" + b"]}" * 49,
+        b"[%b[]]" % (b"[]," * 1000),
+        b'"%b"' % (b"[{" * 1000),
+        rb'"\"%b"' % (b"[" * 1000),
+        rb'["%b\\",[]]' % (b"{" * 1000),
+        b'{"%b":{}}' % (b"[" * 1000),
+    ],
+    ids=lambda data: ascii(data[:40]),
+)
+def test_decode_takes_what_is_not_too_deep(data: bytes) -> None:
+    """As many levels as allowed pass, and brackets side by side or in strings are none."""
+    assert decode(b'{"type":"log","data":%b}' % data).raw == data
+
+
+@given(_json_text, st.integers(90, 110), st.booleans())
+def test_nesting_is_counted_exactly(text: str, more: int, closed: bool) -> None:
+    """What passes is what is nested at most so many levels, whatever stands in it."""
+
+    def depth(value: Any) -> int:
+        inner = value.values() if isinstance(value, dict) else value
+        return 1 + max(map(depth, inner), default=0) if isinstance(value, dict | list) else 0
+
+    beside = b"[]," * 120 if closed else b""
+    nested = b"[" * more + beside + text.encode() + b"]" * more
+    deepest = 1 + more + max(depth(_load(text.encode())), int(closed))
+    decoded = _try_decode(b'{"type":"log","data":%b}' % nested)
+    assert (decoded is not None) == (deepest <= MAX_NESTING)
 
 
 def test_decode_counts_an_id_in_characters() -> None:

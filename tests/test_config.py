@@ -8,6 +8,13 @@ from typing import Any
 
 import attrs
 import pytest
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa, x25519
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 
 from triows import (
     AuthSettings,
@@ -20,13 +27,28 @@ from triows import (
     make_token,
 )
 
+SECRET = "not-a-real-secret-just-32-bytes!"
+RSA = rsa.generate_private_key(65537, 2048)
+WEAK_RSA = rsa.generate_private_key(65537, 1024)
+EC = ec.generate_private_key(ec.SECP256R1())
+EC_384 = ec.generate_private_key(ec.SECP384R1())
+DSA = dsa.generate_private_key(1024)
+X25519 = x25519.X25519PrivateKey.generate()
+PRIVATE_PEM = RSA.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _pem(key: Any) -> bytes:
+    pem: bytes = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return pem
+
+
 _TINY = 0.001
 _MINIMA: dict[type, dict[str, float]] = {
     Limits: {
         "max_connections": 0,
         "max_connections_per_user": 0,
         "max_message_bytes": 128,
-        "max_fragments": 1,
+        "max_fragments": 0,
         "messages_per_second": 0,
         "messages_burst": 0,
         "bytes_per_second": 0,
@@ -42,13 +64,14 @@ _MINIMA: dict[type, dict[str, float]] = {
         "handler_timeout": _TINY,
     },
     LogLimits: {
-        "max_messages": 1,
-        "max_bytes": 1,
+        "max_messages": 0,
+        "max_bytes": 0,
         "max_age": 0,
         "total_bytes": 0,
         "idempotency_window": 0,
     },
 }
+_SECTIONS: dict[type, str] = {Limits: "limits", LogLimits: "log"}
 _CASES = [(cls, name, low) for cls, names in _MINIMA.items() for name, low in names.items()]
 
 
@@ -63,10 +86,11 @@ def test_limits_are_all_covered_here(cls: Any) -> None:
 def test_limit_refuses_what_is_below_its_minimum(
     cls: type, name: str, minimum: float, how: str
 ) -> None:
-    """A value below the minimum, or no number at all, is an error that names the limit."""
+    """A value below the minimum, or no number at all, is an error that names section and limit."""
     below = minimum - 1 if isinstance(minimum, int) else minimum / 2
     value = {"below": below, "negative": -1, "nan": math.nan}[how]
-    with pytest.raises(ConfigError, match=rf"^{name} is .*must be {minimum} or more"):
+    path = rf"{_SECTIONS[cls]}\.{name}"
+    with pytest.raises(ConfigError, match=rf"^{path} is {value}; it must be {minimum} or more"):
         cls(**{name: value})
 
 
@@ -99,7 +123,7 @@ def test_limits_default_to_what_is_promised(name: str, value: float) -> None:
 @pytest.mark.parametrize("port", [-1, 65536, 1_000_000])
 def test_port_out_of_range_is_refused(port: int) -> None:
     """A port that TCP does not have is an error that names it."""
-    with pytest.raises(ConfigError, match=rf"port is {port}"):
+    with pytest.raises(ConfigError, match=rf"^server\.port is {port};"):
         ServerSettings(port=port)
 
 
@@ -112,7 +136,7 @@ def test_port_in_range_is_taken(port: int) -> None:
 @pytest.mark.parametrize("name", ["tls_cert", "tls_key"])
 def test_tls_needs_both_files(name: str) -> None:
     """A certificate without its key, or the reverse, is an error that names both."""
-    with pytest.raises(ConfigError, match="tls_key and tls_cert"):
+    with pytest.raises(ConfigError, match=r"^server\.tls_key and server\.tls_cert"):
         ServerSettings(**{name: "file.pem"})  # type: ignore[arg-type]  # both are strings
 
 
@@ -132,11 +156,10 @@ def test_settings_cannot_be_changed(section: object) -> None:
 
 async def test_auth_settings_name_a_file(tmp_path: Path) -> None:
     """The secret comes from its file, without the line's end."""
-    secret = "not-a-real-secret-just-32-bytes!"
     path = tmp_path / "secret"
-    path.write_text(secret + "\n")
+    path.write_text(SECRET + "\n")
     auth = JWTAuth.from_settings(AuthSettings(secret_file=str(path)))
-    assert (await auth.verify(make_token(secret, "ann"))).user == "ann"
+    assert (await auth.verify(make_token(SECRET, "ann"))).user == "ann"
 
 
 @pytest.mark.parametrize("name", ["secret_file", "public_key_file"])
@@ -151,3 +174,44 @@ def test_auth_settings_need_a_key() -> None:
     """With nothing configured nobody is let in: it is an error that says what to set."""
     with pytest.raises(ConfigError, match=r"auth\.jwks_url"):
         JWTAuth.from_settings(AuthSettings())
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {},
+        {"secret": SECRET, "public_key": _pem(RSA)},
+        {"secret": SECRET, "jwks_url": "https://example.com/keys"},
+        *({"secret": bad} for bad in ("", "x" * 31, _pem(RSA), _pem(EC), "ssh-rsa " + "A" * 64)),
+        *({"public_key": bad} for bad in ("", "x" * 64, _pem(DSA), _pem(X25519), PRIVATE_PEM)),
+        {"public_key": _pem(WEAK_RSA)},
+        *({"public_key": _pem(EC), "algorithms": [bad]} for bad in ("ES384", "ES512")),
+        *({"public_key": _pem(EC_384), "algorithms": a} for a in (None, ["ES384", "ES256"])),
+        *({"secret": "x" * n, "algorithms": [a]} for n, a in ((63, "HS512"), (47, "HS384"))),
+        *({"jwks_url": bad} for bad in ("", "file:///keys.json", "/keys.json", "https://")),
+        *({"jwks_url": f"https://a{bad}/keys"} for bad in (":x", ":99999", ":-1", "\u00e9", " b")),
+        *({"secret": SECRET, "algorithms": bad} for bad in (["none"], ["HS256", "RS256"])),
+        *({"public_key": _pem(RSA), "algorithms": bad} for bad in (["HS256"], ["RS256", "ES256"])),
+        *({"jwks_url": "https://a/", "algorithms": bad} for bad in (["HS256"], ["RS256", "ES256"])),
+    ],
+    ids=lambda kwargs: str(list(kwargs)),
+)
+def test_auth_refuses_an_unfit_configuration(kwargs: dict[str, Any]) -> None:
+    """No key, two keys, one too weak or not of its algorithms' kind, a bad address."""
+    with pytest.raises(ConfigError):
+        JWTAuth(**kwargs)
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"public_key": _pem(EC_384), "algorithms": ["ES384"]},
+        {"secret": "x" * 64, "algorithms": ["HS256", "HS384", "HS512"]},
+        {"secret": "x" * 48, "algorithms": ["HS384"]},
+        {"jwks_url": "http://[::1]:8080/keys"},
+    ],
+    ids=lambda kwargs: str(list(kwargs)),
+)
+def test_auth_takes_what_is_just_enough(kwargs: dict[str, Any]) -> None:
+    """The curve of its algorithm, and as many bytes as the hash has, will do."""
+    JWTAuth(**kwargs)

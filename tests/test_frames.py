@@ -12,7 +12,6 @@ from wsproto.frame_protocol import FrameProtocol, Opcode
 from triows.errors import CloseCode
 from triows.frames import (
     BINARY,
-    BROKEN,
     CONTROL,
     TEXT,
     Frame,
@@ -267,13 +266,18 @@ def test_close_comes_after_what_was_whole() -> None:
     ],
     ids=lambda broken: broken.hex(),
 )
-def test_broken_frame_is_passed_through_with_all_the_rest(broken: bytes) -> None:
-    """Reserved bits, unknown opcodes, no mask, bad control frames: for the control plane."""
+def test_broken_frame_ends_the_reading(broken: bytes) -> None:
+    """Reserved bits, unknown opcodes, no mask, bad control frames: 1002, and nothing is read
+    after them; what came before is.
+    """
     rest = broken + KEY + b"what follows" + _frame(b"unread")
-    assert _reader().feed(_frame(b"a") + rest) == [Frame(TEXT, b"a"), Frame(BROKEN, rest)]
-    reader = _reader()
-    assert reader.feed(rest[:1]) == []
-    assert reader.feed(rest[1:]) == [Frame(BROKEN, rest)]
+    for cut in (0, 1):
+        reader = _reader()
+        frames = reader.feed(_frame(b"a") + rest[:cut]) + reader.feed(rest[cut:])
+        assert frames == [Frame(TEXT, b"a")]
+        assert reader.close is not None
+        assert reader.close.code == CloseCode.PROTOCOL_ERROR
+        assert reader.feed(_frame(b"unread")) == []
 
 
 def _held(reader: FrameReader) -> int:
@@ -306,13 +310,6 @@ def test_any_frames_are_held_within_the_limits(heads: list[tuple[int, int]], ste
         assert _held(reader) <= 256 + 14 + 125 + (step if reader.close else 0)
 
 
-def test_nothing_is_read_after_a_broken_frame() -> None:
-    """Once a frame broke the rules, whatever follows is no frame."""
-    reader = FrameReader(1000, 10)
-    assert [f.kind for f in reader.feed(b"\x83\x80\x00\x00\x00\x00")] == [BROKEN]
-    assert reader.feed(b"\x81\x80\x00\x00\x00\x00") == []
-
-
 @pytest.mark.parametrize(
     "head",
     [
@@ -323,8 +320,10 @@ def test_nothing_is_read_after_a_broken_frame() -> None:
 )
 def test_length_must_be_in_its_shortest_form(head: bytes) -> None:
     """A length longer than need be, or with its top bit set, breaks RFC 6455 section 5.2."""
-    frames = FrameReader(1000, 10).feed(head + b"\x00" * 9)
-    assert [f.kind for f in frames] == [BROKEN]
+    reader = FrameReader(1000, 10)
+    assert reader.feed(head + b"\x00" * 9) == []
+    assert reader.close is not None
+    assert reader.close.code == CloseCode.PROTOCOL_ERROR
 
 
 @pytest.mark.parametrize("first", [b"\x80", b"\x00"])

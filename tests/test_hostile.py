@@ -16,6 +16,7 @@ from tests.support import (
     BINARY,
     CLOSE,
     PING,
+    PONG,
     Nursery,
     Peer,
     connect,
@@ -58,6 +59,7 @@ async def _is_well(peer: Peer) -> bool:
         (r'{"type":"ping","id":"\udc00\ud800"}', "bad_json"),
         (f'{{"type":"ping","data":{DEEP}}}', "bad_json"),
         (f'{{"type":"ping","ignored":{DEEP}}}', "bad_json"),
+        (f'{{"type":"log","channel":"{A}","data":{"[" * 200 + "]" * 200}}}', "bad_json"),
         ("[]", "bad_request"),
         ("null", "bad_request"),
         ("{}", "bad_request"),
@@ -111,44 +113,6 @@ async def test_nothing_is_done_after_the_last_straw(
         assert server.statistics().channels == 1  # that of life-cycle events
 
 
-async def test_rate_limit(nursery: Nursery, autojump_clock: MockClock) -> None:
-    """A message too many is refused, not done, and told when it may come again."""
-    limits = triows.Limits(messages_per_second=2, messages_burst=3)
-    async with memory_server(limits=limits) as server:
-        peer = await connect(server, nursery)
-        for i in range(5):
-            await peer.say("log", id=str(i), channel=A)
-        answers = await peer.hear_all()
-        error = answers[3]["data"]
-        assert [m["type"] for m in answers] == ["ack"] * 3 + ["error"] * 2
-        assert (error["code"], error["retry"]) == ("rate_limited", True)
-        assert 0 < error["retry_after"] <= 0.5
-        await trio.sleep(0.5)
-        assert (await peer.ask("log", id="3", channel=A))["data"]["offset"] == 4
-
-
-async def test_rate_of_bytes(nursery: Nursery, autojump_clock: MockClock) -> None:
-    """Bytes are limited, too: one large message passes, and delays the next."""
-    async with memory_server(limits=triows.Limits(bytes_per_second=1000)) as server:
-        peer = await connect(server, nursery)
-        assert (await peer.ask("ping", data="x" * 5000))["type"] == "pong"
-        error = (await peer.ask("ping"))["data"]
-        assert error["code"] == "rate_limited"
-        assert error["retry_after"] == pytest.approx(4, abs=0.1)
-        await trio.sleep(error["retry_after"] + 0.01)
-        assert (await peer.ask("ping"))["type"] == "pong"
-
-
-async def test_persistent_flood(nursery: Nursery, autojump_clock: MockClock) -> None:
-    """Who ignores the rate limit is closed with 4005, and others notice nothing."""
-    limits = triows.Limits(messages_per_second=10, messages_burst=10)
-    async with memory_server(limits=limits) as server:
-        peer, other = await connect(server, nursery), await connect(server, nursery)
-        await peer.send(frame('{"type":"ping"}') * 200)
-        assert await _is_well(other)
-        assert await peer.close_code() == 4005
-
-
 MEBIBYTE_HEAD = b"\x81\xff" + (1024 * 1024 + 1).to_bytes(8, "big")
 RULES = {
     "too big, only its head": (MEBIBYTE_HEAD, 1009),
@@ -159,51 +123,57 @@ RULES = {
     "binary": (frame(b"{}", BINARY), 1003),
     "continuation without a start": (frame("{}", 0), 1002),
     "a start inside a message": (frame("{", fin=False) + frame("{}"), 1002),
+    "reserved bit 1": (b"\xc1" + frame("{}")[1:], 1002),
+    "reserved bit 3": (b"\x91" + frame("{}")[1:], 1002),
+    "unknown data opcode": (frame("{}", 0x3), 1002),
+    "unknown control opcode": (frame("", 0xB), 1002),
+    "unmasked": (b"\x81\x02{}", 1002),
+    "fragmented ping": (frame("", PING, fin=False), 1002),
+    "long ping": (frame("x" * 126, PING), 1002),
+    "fragmented close": (frame((1000).to_bytes(2, "big"), CLOSE, fin=False), 1002),
+    "close with half a code": (frame(b"\x03", CLOSE), 1002),
+    "close with a bad code": (frame((1005).to_bytes(2, "big"), CLOSE), 1002),
+    "close with a code below 1000": (frame((999).to_bytes(2, "big"), CLOSE), 1002),
+    "close with bad UTF-8": (frame(b"\x03\xe8\xff", CLOSE), 1002),
 }
 
 
 @pytest.mark.parametrize("name", RULES)
-async def test_broken_rule(nursery: Nursery, autojump_clock: MockClock, name: str) -> None:
-    """Who breaks a rule of RFC 6455 is told which, at once, and is closed; others live on."""
+@pytest.mark.parametrize("stay", [False, True])
+async def test_broken_rule(
+    nursery: Nursery, autojump_clock: MockClock, name: str, stay: bool
+) -> None:
+    """Who breaks a rule of RFC 6455 is told which, at once, in a close frame; nothing after it is
+    done; others live on.
+    """
     data, code = RULES[name]
     async with memory_server() as server:
         peer, other = await connect(server, nursery), await connect(server, nursery)
         started = trio.current_time()
-        await peer.send(data)
-        assert await peer.close_code() == code
+        await peer.send(data + frame(f'{{"type":"log","channel":"{A}"}}'))
+        assert await peer.close_code(stay=stay) == code
         assert trio.current_time() == started
         await trio.sleep(server.settings.limits.close_timeout)
         await wait_all_tasks_blocked()
+        assert not stay or await peer.receive() == (CLOSE, b"")
         assert [c.code for c in server.closed_connections()] == [code]
-        assert await _is_well(other)
-
-
-BROKEN = {
-    "reserved bit 1": b"\xc1" + frame("{}")[1:],
-    "reserved bit 3": b"\x91" + frame("{}")[1:],
-    "unknown data opcode": frame("{}", 0x3),
-    "unknown control opcode": frame("", 0xB),
-    "unmasked": b"\x81\x02{}",
-    "fragmented ping": frame("", PING, fin=False),
-    "long ping": frame("x" * 126, PING),
-    "close with half a code": frame(b"\x03", CLOSE),
-    "close with a bad code": frame((1005).to_bytes(2, "big"), CLOSE),
-}
-
-
-@pytest.mark.parametrize("name", BROKEN)
-async def test_broken_frame(nursery: Nursery, autojump_clock: MockClock, name: str) -> None:
-    """What is no frame at all ends the connection with 1002, and nothing after it is read."""
-    async with memory_server() as server:
-        peer, other = await connect(server, nursery), await connect(server, nursery)
-        await peer.send(BROKEN[name] + frame(f'{{"type":"log","channel":"{A}"}}'))
-        while (await peer.receive())[0] != CLOSE:
-            pass
-        await trio.sleep(server.settings.limits.close_timeout)
-        await wait_all_tasks_blocked()
-        assert [c.code for c in server.closed_connections()] == [1002]
         assert server.statistics().channels == 1  # that of life-cycle events
         assert await _is_well(other)
+
+
+@pytest.mark.parametrize(
+    "broken", [b"\xc1\x80" + bytes(4), frame(b"\x03", CLOSE)], ids=["frame", "close"]
+)
+async def test_what_came_before_is_answered(
+    nursery: Nursery, autojump_clock: MockClock, broken: bytes
+) -> None:
+    """Messages that came whole before a broken frame are done, and answered before the close."""
+    async with memory_server() as server:
+        peer = await connect(server, nursery)
+        await peer.send(frame('{"type":"ping","id":"1"}') + frame(b"p", PING) + broken)
+        assert (await peer.hear())["id"] == "1"
+        assert await peer.receive() == (PONG, b"p")
+        assert await peer.close_code(stay=True) == 1002
 
 
 @pytest.mark.parametrize("size", [0, 1000])
@@ -351,3 +321,20 @@ def test_garbage(pieces: list[bytes], opened: bool, leave: bool) -> None:
             assert opened or server.statistics().connections == 1
 
     run_virtually(main)
+
+
+@pytest.mark.parametrize(
+    "last", [b"", frame("x" * 100)[:50], frame("{", fin=False), b"\x81"], ids=range(4)
+)
+async def test_peer_vanishes(nursery: Nursery, autojump_clock: MockClock, last: bytes) -> None:
+    """A peer that is gone, in the middle of anything, is gone from registry and hub at once."""
+    async with memory_server() as server:
+        peer = await connect(server, nursery)
+        await peer.ask("subscribe", channel=A)
+        await peer.send(last)
+        await trio.aclose_forcefully(peer.stream)
+        await server.publish(A, triows.log(1))
+        await wait_all_tasks_blocked()
+        assert server.connections() == []
+        assert server._hub.subscribers(A) == []
+        assert [c.code for c in server.closed_connections()] == [1006]

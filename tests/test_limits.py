@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from trio.testing import MockClock
 
+import triows
+from tests.support import ALL, Nursery, connect, frame, memory_server, token
 from triows import limits
+from triows.codec import error_data
+from triows.errors import ErrorCode, RequestError
 from triows.limits import AddressRates, TokenBucket
 
 _SLACK = 1e-6  # seconds: more than rounding ever costs
@@ -125,3 +131,92 @@ def test_addresses_are_boundedly_many(monkeypatch: pytest.MonkeyPatch) -> None:
         assert rates.take("busy", 0.0) > 0
     assert rates.take("idle", 0.0) == 0
     assert len(rates._buckets) == 3
+
+
+async def test_rate_limit(nursery: Nursery, autojump_clock: MockClock) -> None:
+    """A message too many is refused, not done, and told when it may come again."""
+    limits = triows.Limits(messages_per_second=2, messages_burst=3)
+    async with memory_server(limits=limits) as server:
+        peer = await connect(server, nursery)
+        for i in range(5):
+            await peer.say("log", id=str(i), channel="session:a")
+        answers = await peer.hear_all()
+        error = answers[3]["data"]
+        assert [m["type"] for m in answers] == ["ack"] * 3 + ["error"] * 2
+        assert (error["code"], error["retry"]) == ("rate_limited", True)
+        assert [m["id"] for m in answers] == ["0", "1", "2", "3", "4"]
+        assert answers[3]["channel"] == "session:a"
+        assert 0 < error["retry_after"] <= 0.5
+        await trio.sleep(error["retry_after"])  # exactly so long is enough
+        assert (await peer.ask("log", id="3", channel="session:a"))["data"]["offset"] == 4
+
+
+async def test_rate_of_bytes(nursery: Nursery, autojump_clock: MockClock) -> None:
+    """Bytes are limited, too: one large message passes, and delays the next."""
+    async with memory_server(limits=triows.Limits(bytes_per_second=1000)) as server:
+        peer = await connect(server, nursery)
+        assert (await peer.ask("ping", data="x" * 5000))["type"] == "pong"
+        error = (await peer.ask("ping"))["data"]
+        assert error["code"] == "rate_limited"
+        assert error["retry_after"] == pytest.approx(4, abs=0.1)
+        await trio.sleep(error["retry_after"])
+        assert (await peer.ask("ping"))["type"] == "pong"
+
+
+async def test_persistent_flood(nursery: Nursery, autojump_clock: MockClock) -> None:
+    """Who ignores the rate limit is closed with 4005, and others notice nothing."""
+    limits = triows.Limits(messages_per_second=10, messages_burst=10)
+    async with memory_server(limits=limits) as server:
+        peer, other = await connect(server, nursery), await connect(server, nursery)
+        await peer.send(frame('{"type":"ping"}') * 200)
+        assert (await other.ask("ping"))["type"] == "pong"
+        assert await peer.close_code() == 4005
+
+
+@pytest.mark.parametrize("rate", [0.7, 3, 7, 13, 99, 333])
+async def test_waiting_as_told_suffices(
+    nursery: Nursery, autojump_clock: MockClock, rate: float
+) -> None:
+    """Whatever the rate, who waits for exactly `retry_after` is not refused again."""
+    settings = triows.Limits(messages_per_second=rate, messages_burst=1)
+    async with memory_server(limits=settings) as server:
+        peer = await connect(server, nursery)
+        assert (await peer.ask("ping"))["type"] == "pong"
+        for _ in range(20):
+            error = await peer.ask("ping", id="x")
+            assert (error["id"], error["data"]["code"]) == ("x", "rate_limited")
+            await trio.sleep(error["data"]["retry_after"])
+            assert (await peer.ask("ping"))["type"] == "pong"
+
+
+async def test_rate_without_a_burst_is_unlimited_at_once(
+    nursery: Nursery, autojump_clock: MockClock
+) -> None:
+    """As everywhere, 0 means unlimited: of `messages_burst`, too."""
+    settings = triows.Limits(messages_per_second=10, messages_burst=0)
+    async with memory_server(limits=settings) as server:
+        peer = await connect(server, nursery)
+        await peer.send(frame('{"type":"ping"}') * 500)
+        assert {m["type"] for m in await peer.hear_all()} == {"pong"}
+
+
+@given(st.floats(0, 1e6))
+def test_retry_after_is_rounded_up(seconds: float) -> None:
+    """Who waits as long as it is told has waited long enough, and not a millisecond more."""
+    error = RequestError(ErrorCode.RATE_LIMITED, "why", retry_after=seconds)
+    told = error_data(error)["retry_after"]
+    assert isinstance(told, float)
+    assert seconds <= told + 1e-9
+    assert told < seconds + 0.001 + 1e-9
+
+
+async def test_connections_of_one_user_are_limited(
+    nursery: Nursery, autojump_clock: MockClock
+) -> None:
+    """The newest connections of a user stay, and the oldest have to go."""
+    async with memory_server(limits=triows.Limits(max_connections_per_user=2)) as server:
+        other = await connect(server, nursery, token("other", **ALL))
+        mine = [await connect(server, nursery) for _ in range(4)]
+        assert [await peer.close_code() for peer in mine[:2]] == [4504, 4504]
+        for peer in (other, *mine[2:]):
+            assert (await peer.ask("ping"))["type"] == "pong"

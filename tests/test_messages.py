@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 
 import triows
 from triows.errors import ErrorCode, RequestError
-from triows.messages import LIFECYCLE, MAX_CHANNEL, Message, Patterns, check_channel, is_system
+from triows.messages import (
+    LIFECYCLE,
+    MAX_CHANNEL,
+    MAX_ID,
+    PUBLISHED,
+    Message,
+    MessageType,
+    Patterns,
+    check_channel,
+    check_message,
+    is_system,
+)
 
 _LONGEST = "session:" + "x" * (MAX_CHANNEL - len("session:"))
 
@@ -170,3 +181,24 @@ def test_constructor_end_says_what_is_known(given_: dict[str, Any], data: dict[s
     made = triows.end(**given_)
     assert made.type == "end"
     assert made.data == data
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        *(Message(type_) for type_ in MessageType if type_ not in PUBLISHED),
+        Message("log", id="x" * (MAX_ID + 1)),
+    ],
+    ids=lambda made: made.type,
+)
+def test_message_is_refused(made: Message) -> None:
+    """What the server says itself cannot be published, nor an id that nobody would read."""
+    with pytest.raises(RequestError) as caught:
+        check_message(made)
+    assert caught.value.code == ErrorCode.BAD_REQUEST
+
+
+@pytest.mark.parametrize("type_", [*sorted(PUBLISHED), "deploy"])
+def test_message_is_accepted(type_: str) -> None:
+    """The types that are kept, an application's own, and an id as long as allowed."""
+    check_message(Message(type_, id="é" * MAX_ID))

@@ -1,4 +1,4 @@
-"""Requests that wait: their order, their answers, and when they are sent again."""
+"""Requests that wait: their order and pace, their answers, and when they are sent again."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 import triows
+from tests.support import memory_server
+from tests.support_client import CHANNEL, Script, Stage, connected, play
 from triows.codec import decode
 from triows.messages import Message
 from triows.outbox import Outbox, as_error, backoff
@@ -89,6 +91,29 @@ async def test_wait_returns_the_answer() -> None:
     outbox.settle(_answer("a", "first"))
     assert await outbox.wait(first) == "first"
     assert await outbox.wait(second) == "second"
+
+
+def test_put_refuses_an_id_that_waits() -> None:
+    """Two requests with one id cannot be told apart; when it is answered, the id is free."""
+    outbox = Outbox()
+    first = outbox.put(_log(1, "a"))
+    with pytest.raises(triows.RequestError) as caught:
+        outbox.put(_log(2, "a"))
+    assert caught.value.code == "bad_request"
+    assert _sent(outbox) == [1]
+    outbox.forget(first)
+    assert outbox.put(_log(3, "a")).id == "a"
+
+
+def test_restart_leaves_out_what_was_answered() -> None:
+    """An answer that nobody has fetched yet is an answer: that request is not sent again."""
+    outbox = Outbox()
+    outbox.put(_log(1, "a"))
+    outbox.put(_log(2, "b"))
+    assert _sent(outbox) == [1, 2]
+    outbox.settle(_answer("a", None))
+    outbox.restart()
+    assert _sent(outbox) == [2]
 
 
 async def test_wait_raises_a_refusal() -> None:
@@ -203,3 +228,118 @@ def test_as_error_reads_codes_also_of_a_newer_server(
     error = as_error(_answer("a", {"message": "no", **data}, "error"))
     assert (error.code, error.retry_after, error.message) == (code, retry_after, "no")
     assert error.retry is data["retry"]
+
+
+class _Steps(trio.abc.Instrument):
+    """Stops a scope after too many steps of tasks: virtual time alone does not pass in a spin."""
+
+    def __init__(self, most: int, scope: trio.CancelScope) -> None:
+        self._left = most
+        self._scope = scope
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        """Count one step."""
+        self._left -= 1
+        if self._left < 0:
+            self._scope.cancel()
+
+
+@pytest.mark.parametrize("limits", [{"bytes_per_second": 1000}, {"messages_burst": 5}])
+async def test_rate_limit_does_not_change_the_order(
+    nursery: trio.Nursery, autojump_clock: MockClock, limits: dict[str, float]
+) -> None:
+    """Faster than the server takes them, messages are published all the same, in order."""
+    async with memory_server(limits=triows.Limits(**limits)) as server:  # type: ignore[arg-type]
+        async with connected(nursery, server) as client:
+            texts = ["x" * (2000 - number * 100) for number in range(10)]
+            with trio.fail_after(100):
+                positions = await client.publish_many(CHANNEL, map(triows.log, texts))
+            page = await client.history(CHANNEL)
+    assert [p.offset for p in positions] == list(range(1, 11))
+    assert [m["data"] for m in page["messages"]] == texts
+
+
+async def test_rate_limited_is_sent_again(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    """`rate_limited` with the request's id has the same request sent after `retry_after`."""
+    heard: list[tuple[float, dict[str, Any]]] = []
+
+    async def strict(script: Script) -> None:
+        await script.greet()
+        for _ in range(2):
+            heard.append((trio.current_time(), await script.hear()))
+            data = {"code": "rate_limited", "message": "no", "retry": True, "retry_after": 3}
+            await script.say("error", id=heard[-1][1]["id"], data=data)
+        heard.append((trio.current_time(), await script.hear()))
+        await script.ack(heard[-1][1], epoch="e", offset=1)
+        await trio.sleep_forever()
+
+    async with Stage(nursery, play(strict)).client() as client:
+        with trio.fail_after(60):
+            assert (await client.publish(CHANNEL, triows.log(1))).offset == 1
+            assert trio.current_time() == pytest.approx(heard[0][0] + 6, abs=1e-2)
+    assert heard[0][1] == heard[1][1] == heard[2][1]
+
+
+async def _arrivals(nursery: trio.Nursery, texts: list[str], **limits: float) -> list[float]:
+    arrived: list[float] = []
+
+    async def take(script: Script) -> None:
+        await script.greet(limits=limits)
+        started = trio.current_time()
+        while True:
+            request = await script.hear()
+            arrived.append(trio.current_time() - started)
+            await script.ack(request, epoch="e", offset=len(arrived))
+
+    async with Stage(nursery, play(take)).client() as client:
+        await client.publish_many(CHANNEL, map(triows.log, texts))
+    return arrived
+
+
+async def test_messages_are_paced(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    """At most 90 % of what the greeting allows a second is sent, and so much at once."""
+    limits = {"messages_per_second": 10, "messages_burst": 20, "bytes_per_second": 0}
+    arrived = await _arrivals(nursery, ["x"] * 99, **limits)
+    assert len([a for a in arrived if a < 0.05]) == 9
+    for at in arrived:
+        assert len([a for a in arrived if at <= a < at + 1]) <= 20
+    assert arrived[-1] == pytest.approx(90 / 9, abs=0.2)
+
+
+async def test_bytes_are_paced(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    """Of few large messages the bytes are what counts."""
+    limits = {"messages_per_second": 100, "messages_burst": 200, "bytes_per_second": 10_000}
+    arrived = await _arrivals(nursery, ["x" * 900] * 50, **limits)
+    assert 50 * 900 / 9000 - 1 < arrived[-1] < 50 * 1100 / 9000
+
+
+async def test_unlimited_is_not_paced(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    """A rate of 0 is no limit."""
+    arrived = await _arrivals(nursery, ["x"] * 500, messages_per_second=0, bytes_per_second=0)
+    assert arrived[-1] < 0.05
+
+
+async def test_waiting_for_the_rate_does_not_spin(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """However small the wait that is left, it is slept through."""
+    with trio.CancelScope() as scope:
+        steps = _Steps(100_000, scope)
+        trio.lowlevel.add_instrument(steps)
+        async with memory_server() as server, connected(nursery, server) as client:
+            positions = await client.publish_many(CHANNEL, map(triows.log, range(1000)))
+        trio.lowlevel.remove_instrument(steps)
+    assert not scope.cancelled_caught
+    assert [p.offset for p in positions] == list(range(1, 1001))
+
+
+async def test_same_id_twice_is_refused_at_once(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Two messages with one id cannot both be answered; the second is an error, not a wait."""
+    async with memory_server() as server, connected(nursery, server) as client:
+        twins = [triows.log(1, id="a"), triows.log(2, id="a")]
+        with pytest.raises(triows.RequestError) as caught, trio.fail_after(1):
+            await client.publish_many(CHANNEL, twins)
+        assert caught.value.code == "bad_request"
+        await client.publish(CHANNEL, triows.log(3))

@@ -10,7 +10,6 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 import triows
 from tests.support import ALL, Nursery, connect, frame, memory_server, token
-from triows import Request
 
 A, B = "session:a", "session:b"
 
@@ -220,6 +219,37 @@ async def test_history_pages_by_bytes(nursery: Nursery, autojump_clock: MockCloc
         assert pages == [[1, 2], [3, 4], [5]]
 
 
+@pytest.mark.parametrize(
+    ("bounds", "pages"),
+    [
+        ({"from": 1, "to": 5, "limit": 2}, [[1, 2], [3, 4], [5]]),
+        ({"from": 2, "to": 3, "limit": 1}, [[2], [3]]),
+        ({"from": 1, "to": 4, "limit": 2}, [[1, 2], [3, 4]]),
+        ({"from": 3, "to": 99, "limit": 2}, [[3, 4], [5]]),
+        ({"from": 4, "limit": 1}, [[4], [5]]),
+        ({"to": 4, "limit": 2}, [[3, 4]]),
+        ({"limit": 2}, [[4, 5]]),
+    ],
+    ids=str,
+)
+async def test_history_pages_by_limit(
+    nursery: Nursery, autojump_clock: MockClock, bounds: dict[str, int], pages: list[list[int]]
+) -> None:
+    """`next` leads through a whole range, however small `limit` is, and then is null."""
+    async with memory_server() as server:
+        peer = await connect(server, nursery)
+        for i in range(5):
+            await server.publish(A, triows.log(i))
+        found: list[list[int]] = []
+        following: Any = bounds.get("from")
+        while not found or following is not None:
+            data = bounds if following is None else {**bounds, "from": following}
+            page = (await peer.ask("history", channel=A, data=data))["data"]
+            found.append(_offsets(page["messages"]))
+            following = page["next"]
+        assert found == pages
+
+
 async def test_presence_names_subscribers(nursery: Nursery, autojump_clock: MockClock) -> None:
     """`presence` says which connections watch a channel, and whose they are."""
     async with memory_server() as server:
@@ -283,59 +313,6 @@ async def test_disconnect_and_statistics(nursery: Nursery, autojump_clock: MockC
         assert (statistics.connections, statistics.opened, statistics.closed) == (0, 1, {4503: 1})
 
 
-@pytest.mark.parametrize("type", ["log", "status", "event", "command", "end"])
-async def test_publish(nursery: Nursery, autojump_clock: MockClock, type: str) -> None:
-    """What a client publishes is kept, delivered, and acknowledged if it has an id."""
-    async with memory_server() as server:
-        peer, viewer = await connect(server, nursery), await connect(server, nursery)
-        await viewer.ask("subscribe", channel=A)
-        if type != "end":
-            await peer.say(type, channel=A, data={"n": 0})
-        ack = await peer.ask(type, id="x", channel=A, data={"exit_code": 1})
-        *_, message = await viewer.hear_all()
-
-        assert (ack["type"], ack["id"], ack["channel"]) == ("ack", "x", A)
-        assert ack["data"]["offset"] == message["offset"] == (1 if type == "end" else 2)
-        assert (message["type"], message["id"], message["channel"]) == (type, "x", A)
-        assert message["data"] == {"exit_code": 1}
-        assert await peer.hear_all() == []
-
-
-async def test_same_id_is_published_once(nursery: Nursery, autojump_clock: MockClock) -> None:
-    """A repeated id gets the first answer; ids of another user are their own."""
-    async with memory_server() as server:
-        mine, again = await connect(server, nursery), await connect(server, nursery)
-        other = await connect(server, nursery, token("other", **ALL))
-        viewer = await connect(server, nursery)
-        await viewer.ask("subscribe", channel=A)
-        acks = [await p.ask("log", id="x", channel=A, data=1) for p in (mine, mine, again)]
-        another = await other.ask("log", id="x", channel=A, data=2)
-        elsewhere = await mine.ask("log", id="x", channel=B, data=1)
-
-        assert [a["data"] for a in acks] == [acks[0]["data"]] * 3
-        assert (another["data"]["offset"], elsewhere["data"]["offset"]) == (2, 1)
-        assert [m["data"] for m in await viewer.hear_all()] == [1, 2]
-
-
-async def test_nothing_follows_the_end(nursery: Nursery, autojump_clock: MockClock) -> None:
-    """After `end` publishing is refused; repeating the `end` itself is not."""
-    async with memory_server() as server:
-        peer = await connect(server, nursery)
-        bad = await peer.ask("end", id="0", channel=A, data={"exit_code": "x"})
-        ack = await peer.ask("end", id="1", channel=A, data={"exit_code": 3, "more": [1]})
-        error = await peer.ask("log", id="2", channel=A, data="late")
-        again = await peer.ask("end", id="1", channel=A, data={"exit_code": 3})
-        subscribed = await peer.ask("subscribe", channel=A)
-
-        assert bad["data"]["code"] == "bad_request"
-        assert error["data"]["code"] == "ended"
-        assert again["data"] == ack["data"]
-        assert subscribed["data"]["ended"] == {"exit_code": 3, "more": [1]}
-        assert subscribed["data"]["offset"] == 1
-        with pytest.raises(triows.RequestError, match="has ended"):
-            await server.publish(A, triows.log(1))
-
-
 @pytest.mark.parametrize(
     "channel", ["nope", "session:", "Session:1", "session:a b", "session:é", "session:" + "a" * 248]
 )
@@ -350,199 +327,3 @@ async def test_bad_channel(
         missing = await peer.ask(type, id="2")
         assert (error["id"], error["data"]["code"]) == ("1", "bad_channel")
         assert (missing["id"], missing["data"]["code"]) == ("2", "bad_request")
-
-
-GRANTED = {"subscribe": "subscribe", "history": "subscribe", "presence": "presence"}
-GRANTED |= {"log": "publish", "end": "publish", "command": "command"}
-
-
-@pytest.mark.parametrize(("type", "grant"), GRANTED.items())
-async def test_without_grant(
-    nursery: Nursery, autojump_clock: MockClock, type: str, grant: str
-) -> None:
-    """Each request needs its own grant for its own channel; refused, it has done nothing."""
-    others = {name: ["*"] for name in ALL if name != grant}
-    async with memory_server() as server:
-        peer = await connect(server, nursery, token("me", **others, **{grant: [A]}))
-        before = server.statistics()
-        error = await peer.ask(type, id="1", channel=B)
-        after = server.statistics()
-        allowed = await peer.ask(type, id="2", channel=A)
-
-        assert (error["id"], error["data"]["code"]) == ("1", "forbidden")
-        assert (after.published, after.channels) == (before.published, before.channels)
-        assert allowed["type"] == "ack"
-
-
-async def test_system_channel(nursery: Nursery, autojump_clock: MockClock) -> None:
-    """Everybody may listen to `system`; only the server and tokens that name it may publish."""
-    async with memory_server() as server:
-        anybody = await connect(server, nursery, token("anybody", publish=["*"]))
-        named = await connect(server, nursery, token("named", publish=["system"]))
-        assert (await anybody.ask("subscribe", channel="system"))["type"] == "ack"
-        assert (await anybody.ask("log", channel="system"))["data"]["code"] == "forbidden"
-        await named.ask("log", id="1", channel="system", data=1)
-        await server.publish("system", triows.log(2))
-        assert [m["data"] for m in await anybody.hear_all()] == [1, 2]
-
-
-async def test_life_cycle_is_for_administrators(
-    nursery: Nursery, autojump_clock: MockClock
-) -> None:
-    """Openings and ends of connections are events that administrators can watch."""
-    async with memory_server() as server:
-        admin = await connect(server, nursery, token("admin", admin=True))
-        peer = await connect(server, nursery)
-        error = await peer.ask("subscribe", channel="system:connections")
-        assert error["data"]["code"] == "forbidden"
-        await admin.ask("subscribe", channel="system:connections")
-        third = await connect(server, nursery, token("third", **ALL))
-        id = server.connections()[-1].id
-        await third.stream.aclose()
-        opened, closed = (m["data"] for m in await admin.hear_all())
-
-        assert opened == {"event": "opened", "connection": id, "user": "third"}
-        assert closed.pop("reason")
-        assert closed == {"event": "closed", "connection": id, "user": "third", "code": 1006}
-
-
-async def test_command_handler(nursery: Nursery, autojump_clock: MockClock) -> None:
-    """A command is published and handled once; what the handler returns is in the `ack`."""
-    seen: list[Request] = []
-
-    async def steer(request: Request) -> Any:
-        await trio.lowlevel.checkpoint()
-        seen.append(request)
-        return {"done": request.message.data}
-
-    async with memory_server(on_command=steer) as server:
-        peer, viewer = await connect(server, nursery), await connect(server, nursery)
-        await viewer.ask("subscribe", channel=A)
-        ack = await peer.ask("command", id="1", channel=A, data="stop")
-        again = await peer.ask("command", id="1", channel=A, data="stop")
-        await peer.say("command", channel=A, data="silent")
-        (first, second) = await viewer.hear_all()
-
-        assert ack["data"].pop("result") == {"done": "stop"}
-        assert ack["data"]["offset"] == again["data"]["offset"] == first["offset"] == 1
-        assert second["data"] == "silent"
-        assert [r.message.data for r in seen] == ["stop", "silent"]
-        assert (seen[0].identity.user, seen[0].connection) == ("me", server.connections()[0].id)
-        assert seen[0].position is not None
-        assert seen[0].position.offset == 1
-        assert await peer.hear_all() == []
-
-
-async def _raise(request: Request) -> Any:
-    await trio.lowlevel.checkpoint()
-    raise ValueError("secret detail")
-
-
-async def _refuse(request: Request) -> Any:
-    await trio.lowlevel.checkpoint()
-    raise triows.RequestError(triows.ErrorCode.NOT_FOUND, "no such thing")
-
-
-async def _hang(request: Request) -> Any:
-    await trio.sleep_forever()
-
-
-@pytest.mark.parametrize(
-    ("handler", "code", "after"),
-    [(_raise, "handler_failed", 0), (_refuse, "not_found", 0), (_hang, "handler_failed", 3)],
-)
-async def test_handler_fails(
-    nursery: Nursery, autojump_clock: MockClock, handler: triows.Handler, code: str, after: float
-) -> None:
-    """A handler that fails is an `error` to who asked, in time, and nothing to anybody else."""
-    limits = triows.Limits(handler_timeout=3)
-    async with memory_server(limits=limits, handlers={"app": handler}) as server:
-        peer, other = await connect(server, nursery), await connect(server, nursery)
-        started = trio.current_time()
-        await peer.say("app", id="1")
-        assert (await other.ask("ping"))["type"] == "pong"
-        error = await peer.hear()
-
-        assert (error["id"], error["data"]["code"]) == ("1", code)
-        assert trio.current_time() - started == pytest.approx(after)
-        assert "secret detail" not in str(error)
-        assert (await peer.ask("ping"))["type"] == "pong"
-
-
-async def test_custom_types(nursery: Nursery, autojump_clock: MockClock) -> None:
-    """A type of the application's own is handled, acknowledged if it has an id, not published."""
-
-    async def answer(request: Request) -> Any:
-        await trio.lowlevel.checkpoint()
-        assert request.position is None
-        return [request.message.data, request.message.channel]
-
-    async with memory_server(handlers={"app": answer}) as server:
-        peer = await connect(server, nursery)
-        before = server.statistics().published
-        await peer.say("app", data="silent")
-        ack = await peer.ask("app", id="1", channel=A, data=7)
-        assert (ack["type"], ack["id"], ack["data"]) == ("ack", "1", [7, A])
-        assert server.statistics().published == before
-
-
-async def test_too_many_wait_for_the_handler(nursery: Nursery, autojump_clock: MockClock) -> None:
-    """While the application is slow a client may have some messages wait, not endlessly many."""
-    go_on = trio.Event()
-
-    async def slow(request: Request) -> Any:
-        await go_on.wait()
-
-    async with memory_server(handlers={"app": slow}) as server:
-        peer = await connect(server, nursery)
-        for i in range(40):
-            await peer.say("app", id=str(i))
-        errors = await peer.hear_all()
-        go_on.set()
-        acks = await peer.hear_all()
-
-        assert {(e["data"]["code"], e["data"]["retry"]) for e in errors} == {("unavailable", True)}
-        assert 10 < len(acks) < 20
-        assert sorted(int(m["id"]) for m in [*errors, *acks]) == list(range(40))
-
-
-@pytest.mark.parametrize(
-    ("verdict", "bearer", "expected", "after"),
-    [
-        (True, token("me", publish=["system"]), "ack", 0),
-        (False, token(), "error", 0),
-        ("yes", token(), "error", 0),
-        (ValueError, token(), "error", 0),
-        ("hang", token(), "error", 3),
-    ],
-    ids=range(5),
-)
-async def test_authorize_replaces_grants(
-    nursery: Nursery,
-    autojump_clock: MockClock,
-    verdict: Any,
-    bearer: str,
-    expected: str,
-    after: float,
-) -> None:
-    """An application's own check decides; one that fails or does not answer is a no."""
-    asked = []
-
-    async def authorize(identity: triows.Identity, action: triows.Action, channel: str) -> bool:
-        asked.append((identity.user, action, channel))
-        if verdict == "hang":
-            await trio.sleep_forever()
-        if verdict is ValueError:
-            raise ValueError
-        return verdict  # type: ignore[no-any-return]
-
-    limits = triows.Limits(handler_timeout=3)
-    async with memory_server(limits=limits, authorize=authorize) as server:
-        peer = await connect(server, nursery, bearer)
-        started = trio.current_time()
-        answer = await peer.ask("log", id="1", channel=A)
-
-        assert asked == [("me", "publish", A)]
-        assert answer["type"] == expected
-        assert expected == "ack" or answer["data"]["code"] == "forbidden"
-        assert trio.current_time() - started == pytest.approx(after)

@@ -296,6 +296,19 @@ def test_deliver_gap_moves_on() -> None:
     assert subscription.position == triows.Position("e", 10)
 
 
+def test_deliver_gap_again_does_not_move_back() -> None:
+    """A gap that is told again, on another connection, brings nothing a second time."""
+    subscription, _ = _subscription(since={"epoch": "e", "offset": 4})
+    subscription.acknowledged(_ack(12))
+    for _ in range(2):
+        assert subscription.deliver(_gap(5, 10))
+        assert subscription.deliver(_log(11))
+        assert subscription.deliver(_log(12))
+    assert subscription.request()["since"]["offset"] == 12
+    assert _taken(subscription, 3) == [None, 11, 12]
+    assert subscription.lag == 0
+
+
 def test_deliver_empty_gap_is_not_shown() -> None:
     """A gap of no messages is no news, unless the log began anew."""
     subscription, _ = _subscription(since={"epoch": "old", "offset": 2})

@@ -11,9 +11,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, final
 
 import attrs
+import msgspec
 import trio
 
 from triows.auth import Action, Authorizer, Identity
+from triows.codec import encode_json
 from triows.errors import ErrorCode, RequestError
 from triows.messages import Message, Position
 
@@ -87,8 +89,8 @@ class Application:
             logger.exception("the authorizer failed: refused")
         return False
 
-    async def run(self, request: Request) -> Any:
-        """Run the handler for `request` and return what it answers.
+    async def run(self, request: Request) -> msgspec.Raw:
+        """Run the handler for `request` and return what it answers, as JSON.
 
         Raises:
             RequestError: the handler's own, or `handler_failed`.
@@ -96,7 +98,8 @@ class Application:
         type_ = request.message.type
         try:
             with trio.fail_after(self.timeout):
-                return await self.handlers[type_](request)
+                result = await self.handlers[type_](request)
+            return msgspec.Raw(encode_json(result))
         except RequestError:
             raise
         except trio.TooSlowError:

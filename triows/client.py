@@ -8,6 +8,7 @@ ask. A request that was not answered yet is sent again on the next connection wi
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, final
@@ -17,9 +18,11 @@ import trio
 
 from triows.codec import encode_json
 from triows.conversation import Conversation, Desk
-from triows.dial import CONNECT_TIMEOUT, Address, OpenStream, dial, explain
+from triows.dial import CONNECT_TIMEOUT, Address, OpenStream, check_token, dial, explain
 from triows.errors import (
+    AuthError,
     CloseCode,
+    ConfigError,
     ConnectionClosed,
     ErrorCode,
     HandshakeRefused,
@@ -28,12 +31,13 @@ from triows.errors import (
     may_reconnect,
 )
 from triows.hub import OnLag
-from triows.messages import Message, MessageType, Position, check_channel, command
-from triows.outbox import backoff
+from triows.messages import PUBLISHED, Message, MessageType, Position, check_channel, command
+from triows.outbox import Pending, backoff
 from triows.viewer import Subscription
 
 logger = logging.getLogger("triows.client")
 
+GOODBYE: Final = 0.5  # seconds the server has for its close frame when we leave
 STABLE: Final = 5.0  # seconds a connection must have been up for the backoff to begin anew
 MAX_MESSAGE: Final = 16 * 1024 * 1024  # bytes; a page of history is larger than a message
 TOKEN_ATTEMPTS: Final = 3  # fresh tokens refused before the client gives up
@@ -42,7 +46,8 @@ Token = str | Callable[[], Awaitable[str]] | None
 """A token, or how to get a fresh one."""
 
 OnState = Callable[[str, TriowsError | None], None]
-"""Told `connecting`, `connected`, and `disconnected` with the reason; never waits, never raises."""
+"""Told `connecting`, `connected`, and with the reason `disconnected` (it will try again) or
+`failed` (it will not); never waits, never raises."""
 
 
 @final
@@ -58,6 +63,9 @@ class Client:
         self._on_state = on_state or (lambda state, reason: None)
         self._desk = Desk()
         self._refused = 0  # tokens refused one after the other
+        self._connected_at = math.inf
+        self._talking: trio.CancelScope | None = None  # while there is a connection
+        self._leaving = False
 
     @property
     def session(self) -> Mapping[str, Any]:
@@ -131,8 +139,13 @@ class Client:
         When one is refused the others may have been published.
         """
         outbox = self._desk.outbox
-        sent = [outbox.put(attrs.evolve(m, channel=channel)) for m in messages]
+        sent: list[Pending] = []
         try:
+            for message in messages:
+                if message.type not in PUBLISHED:
+                    reason = f"a message of type {message.type!r} cannot be published"
+                    raise RequestError(ErrorCode.BAD_REQUEST, reason)
+                sent.append(outbox.put(attrs.evolve(message, channel=channel)))
             answers = [await outbox.wait(pending) for pending in sent]
         finally:
             for pending in sent:
@@ -171,23 +184,36 @@ class Client:
     # The connections, one after the other
 
     async def run(self) -> None:
-        """Stay connected until the client gives up; the reason goes to whoever waits."""
+        """Stay connected until the client leaves or gives up; then the reason goes to whoever
+        waits.
+        """
         attempt = 0
         while True:
             self._on_state("connecting", None)
-            started = trio.current_time()
+            self._connected_at = math.inf
             ended = await self._connect()
-            self._on_state("disconnected", ended)
+            if self._leaving:
+                return
             if self._is_final(ended):
+                self._on_state("failed", ended)
                 self._give_up(ended)
                 return
-            if trio.current_time() - started > STABLE:
+            self._on_state("disconnected", ended)
+            if trio.current_time() - self._connected_at > STABLE:
                 attempt = 0
             wait, self._desk.stay_away = self._desk.stay_away, 0.0
             if isinstance(ended, HandshakeRefused):
                 wait = max(wait, ended.retry_after or 0)
             await trio.sleep(backoff(attempt, wait))
             attempt += 1
+
+    def leave(self, nursery: trio.Nursery) -> None:
+        """End `run`: with a goodbye if there is a connection, else at once."""
+        self._leaving = True
+        if self._talking is None:
+            nursery.cancel_scope.cancel(reason="the client has left")
+        else:
+            self._talking.cancel(reason="the client has left")
 
     def _is_final(self, ended: ConnectionClosed | HandshakeRefused) -> bool:
         if isinstance(ended, ConnectionClosed):
@@ -216,9 +242,10 @@ class Client:
                         dialed, self._desk, self._fresh_token if callable(self._token) else None
                     )
                     await conversation.greet()
-                self._refused = 0
-                self._on_state("connected", None)
-                await conversation.run(nursery)
+                await self._converse(conversation)
+                with trio.move_on_after(GOODBYE):
+                    await dialed.close()
+                nursery.cancel_scope.cancel(reason="the connection is over")
         except* Exception as group:
             ended = explain(group)
         finally:
@@ -226,13 +253,25 @@ class Client:
                 await trio.aclose_forcefully(stream)  # noqa: ASYNC102 it does not wait
         return ended
 
+    async def _converse(self, conversation: Conversation) -> None:
+        """Talk until we leave; raises when the connection ends before."""
+        self._refused = 0
+        self._connected_at = trio.current_time()
+        self._on_state("connected", None)
+        try:
+            with trio.CancelScope() as self._talking:
+                async with trio.open_nursery() as talk:
+                    await conversation.run(talk)
+        finally:
+            self._talking = None
+
     async def _fresh_token(self) -> str | None:
         if not callable(self._token):
             return self._token
         try:
-            return await self._token()
-        except TriowsError:
-            raise
+            return check_token(await self._token())
+        except ConfigError as error:
+            raise AuthError(str(error)) from None
         except Exception as error:
             logger.exception("the token function failed")
             raise ConnectionClosed(
@@ -260,9 +299,11 @@ async def open_client(
         open_stream: opens the byte stream, instead of TCP to `url`: for proxies and tests.
 
     Raises:
-        ConfigError: the address is wrong.
+        ConfigError: the address is wrong, or the token cannot be one.
     """
     address = Address.parse(url)
+    if isinstance(token, str):
+        check_token(token)
     client = Client(address, token, open_stream or address.open, on_state)
     failure: BaseException | None = None
     async with trio.open_nursery() as nursery:
@@ -271,6 +312,8 @@ async def open_client(
             yield client
         except BaseException as error:  # noqa: ASYNC103 raised again below
             failure = error
-        nursery.cancel_scope.cancel(reason="the client has left")
+            nursery.cancel_scope.cancel(reason="the application failed")
+        else:
+            client.leave(nursery)
     if failure is not None:
         raise failure

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import time
 from typing import Any, Final, TypeVar
 
@@ -11,6 +13,10 @@ from triows.errors import ErrorCode, RequestError
 from triows.frames import encode_frame
 from triows.messages import MAX_ID, Message, MessageType, Position
 
+MAX_NESTING: Final = 100  # levels; Python's own reader gives up near 1000, PHP's at 512
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_PAIR: Final = re.compile(rb"\[\]|\{\}")
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 MAX_ERROR: Final = 500  # characters of an error's message
 _T = TypeVar("_T")
 
@@ -43,6 +49,10 @@ def decode(payload: bytes) -> Message:
         raise RequestError(ErrorCode.BAD_REQUEST, f"bad message: {error}") from None
     except (msgspec.DecodeError, RecursionError) as error:
         raise RequestError(ErrorCode.BAD_JSON, f"bad JSON: {error}") from None
+    if _is_deep(payload, MAX_NESTING):
+        raise RequestError(
+            ErrorCode.BAD_JSON, f"bad JSON: nested more than {MAX_NESTING} levels deep"
+        )
     id_ = envelope.id
     if id_ is not None and len(id_) > MAX_ID:
         raise RequestError(
@@ -57,6 +67,29 @@ def decode(payload: bytes) -> Message:
         envelope.offset,
         envelope.timestamp,
     )
+
+
+def check_nesting(data: bytes) -> None:
+    """Raises RequestError (`bad_request`) for `data` that a message could not hold."""
+    if _is_deep(data, MAX_NESTING - 1):
+        raise RequestError(
+            ErrorCode.BAD_REQUEST, f"`data` is nested more than {MAX_NESTING - 1} levels deep"
+        )
+
+
+def _is_deep(text: bytes, levels: int) -> bool:
+    """Whether JSON is nested more deeply than everybody can be expected to follow.
+
+    Takes the innermost pairs away, level by level: for the few texts with many brackets only.
+    """
+    if text.count(b"[") + text.count(b"{") <= levels:
+        return False
+    brackets = _STRING.sub(b"", text).translate(None, delete=_NO_BRACKETS)
+    for _ in range(levels):
+        brackets = _PAIR.sub(b"", brackets)
+        if not brackets:
+            return False
+    return True
 
 
 def decode_data(message: Message, decoder: msgspec.json.Decoder[_T]) -> _T:
@@ -182,7 +215,7 @@ def error_data(error: RequestError) -> dict[str, object]:
         "retry": error.retry,
     }
     if error.retry_after is not None:
-        data["retry_after"] = round(error.retry_after, 3)
+        data["retry_after"] = math.ceil(error.retry_after * 1000) / 1000
     return data
 
 

@@ -12,6 +12,7 @@ import attrs
 from triows.errors import ConfigError
 
 MIB = 1024 * 1024
+_SECTIONS = {"Limits": "limits", "LogLimits": "log"}
 
 
 def _count(default: int) -> Any:
@@ -21,7 +22,8 @@ def _count(default: int) -> Any:
 def _limit(default: float, minimum: float) -> Any:
     def check(instance: object, attribute: Any, value: float) -> None:
         if not value >= minimum:
-            raise ConfigError(f"{attribute.name} is {value}; it must be {minimum} or more")
+            path = f"{_SECTIONS[type(instance).__name__]}.{attribute.name}"
+            raise ConfigError(f"{path} is {value}; it must be {minimum} or more")
 
     return attrs.field(default=default, validator=check)
 
@@ -36,7 +38,7 @@ class Limits:
     """Connections of one `sub`; the newest wins, the oldest is closed with 4504."""
     max_message_bytes: int = _limit(MIB, 128)
     """Bytes of one message (1 MiB, as Centrifugo and NATS); more closes with 1009."""
-    max_fragments: int = _limit(1024, 1)
+    max_fragments: int = _count(1024)
     """Frames of one message: tiny ones cost more memory than they carry."""
     messages_per_second: float = _limit(100, 0)
     """Messages a connection may send, in the long run."""
@@ -77,6 +79,8 @@ class Limits:
                 "max_message_bytes": self.max_message_bytes,
                 "max_subscriptions": self.max_subscriptions,
                 "messages_per_second": self.messages_per_second,
+                "messages_burst": self.messages_burst,
+                "bytes_per_second": self.bytes_per_second,
             },
         }
 
@@ -85,9 +89,9 @@ class Limits:
 class LogLimits:
     """What is kept of what was published; the oldest goes first."""
 
-    max_messages: int = _limit(10_000, 1)
+    max_messages: int = _count(10_000)
     """Messages of one channel."""
-    max_bytes: int = _limit(16 * MIB, 1)
+    max_bytes: int = _count(16 * MIB)
     """Bytes of one channel; its newest message is kept whatever its size."""
     max_age: float = _limit(86_400, 0)
     """Seconds a message is kept; 0 keeps it until a size decides."""
@@ -135,12 +139,14 @@ class ServerSettings:
     @port.validator
     def _check_port(self, attribute: object, value: int) -> None:
         if not 0 <= value <= 65535:
-            raise ConfigError(f"port is {value}; it must be from 0 to 65535")
+            raise ConfigError(f"server.port is {value}; it must be from 0 to 65535")
 
     @tls_key.validator
     def _check_tls(self, attribute: object, value: str) -> None:
         if bool(value) != bool(self.tls_cert):
-            raise ConfigError("tls_key and tls_cert go together: one of them is missing")
+            raise ConfigError(
+                "server.tls_key and server.tls_cert go together: one of them is missing"
+            )
 
 
 @attrs.frozen(kw_only=True)

@@ -61,6 +61,7 @@ class Connection:
         "_opened_at",
         "_received_messages",
         "_registry",
+        "_reserved",
         "_services",
         "_session",
         "_state",
@@ -88,6 +89,7 @@ class Connection:
         self._session = Session(self, services, now)
         self._heartbeat = Heartbeat(limits, self, self._wire.ping)
         self._handlers: trio.MemorySendChannel[Request] | None = None
+        self._reserved = 0  # places taken in the queue for the handlers
         self._live: trio.Nursery | None = None
         self._cut = False  # no goodbye: the peer would not get it
         self._state = "opening"
@@ -114,6 +116,7 @@ class Connection:
                 with trio.move_on_after(self._services.limits.handshake_timeout):
                     await self._wire.accept(nursery, head, rest, subprotocol)
                     self._state = "open"
+                    self.outgoing.open(self._session.greeting() if self.identity else None)
                 del head, rest  # nobody needs them any more
                 if self._state == "open":
                     await self._be_live()
@@ -132,8 +135,6 @@ class Connection:
         try:
             async with trio.open_nursery() as live:
                 self._live = live
-                if self.identity is not None:
-                    self._session.greet()
                 live.start_soon(self._read)
                 live.start_soon(self._heartbeat.run)
                 if self.close is not None:  # asked for during the handshake
@@ -189,6 +190,15 @@ class Connection:
             if self._live is not None:
                 self._live.cancel_scope.cancel(reason=close.reason)
 
+    def cut(self, close: Close) -> None:
+        """Ask for the end such that nothing more reaches the peer, not even what it has not
+        taken yet: then there is no way to say goodbye, either.
+        """
+        if self.outgoing.is_blocked:
+            self.lose(close)
+        else:
+            self.request_close(close)
+
     def lose(self, close: Close) -> None:
         """Ask for the end without a goodbye: the peer is gone, or takes nothing."""
         self._cut = True
@@ -199,8 +209,10 @@ class Connection:
 
     async def _read(self) -> None:
         try:
-            while self.close is None:
+            while True:
                 kind, payload = await self._wire.receive()
+                if self.close is not None:
+                    return
                 if kind != TEXT:
                     reason = "binary messages are not spoken here"
                     self.request_close(Close(CloseCode.UNSUPPORTED_DATA, reason))
@@ -218,20 +230,31 @@ class Connection:
             self.request_close(_as_close(closed))
             self._cut = closed.code == CloseCode.ABNORMAL
 
-    def hand_on(self, request: Request) -> bool:
-        """Have the application's handler run, in a task beside the reader, one at a time."""
+    def reserve(self) -> bool:
+        """Take a place in the queue for the application's handlers; false if it is full."""
+        if self._reserved >= HANDLER_QUEUE:
+            return False
+        self._reserved += 1
+        return True
+
+    def release(self) -> None:
+        """Give a reserved place back."""
+        self._reserved -= 1
+
+    def hand_on(self, request: Request) -> None:
+        """Have the application's handler run, in a task beside the reader, one at a time; the
+        place for it is reserved.
+        """
+        if self._live is None or self.close is not None:
+            return
         if self._handlers is None:
-            assert self._live is not None
             self._handlers, requests = trio.open_memory_channel[Request](HANDLER_QUEUE)
             self._live.start_soon(self._run_handlers, requests)
-        try:
-            self._handlers.send_nowait(request)
-        except trio.WouldBlock:
-            return False
-        return True
+        self._handlers.send_nowait(request)
 
     async def _run_handlers(self, requests: trio.MemoryReceiveChannel[Request]) -> None:
         async for request in requests:
+            self.release()
             await self._session.publisher.run_handler(request)
 
     def authenticated(self, identity: Identity) -> None:

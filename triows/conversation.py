@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
 from typing import Any, Final, final
 
 import attrs
@@ -13,8 +14,8 @@ import trio
 import uuid_utils
 
 from triows.codec import decode, encode_json, encode_request
-from triows.dial import CONNECT_TIMEOUT, Dialed
-from triows.errors import CloseCode, ConnectionClosed, RequestError
+from triows.dial import Dialed
+from triows.errors import CloseCode, ConnectionClosed, HandshakeRefused, RequestError
 from triows.limits import TokenBucket
 from triows.messages import Message, MessageType
 from triows.outbox import BACKOFF_MIN, Outbox, as_error
@@ -22,8 +23,9 @@ from triows.viewer import Subscription
 
 logger = logging.getLogger("triows.client")
 
-GOODBYE: Final = 0.5  # seconds the server has for its close frame when we leave
+TICK: Final = 0.001  # seconds; the least that is worth a wait
 PACE: Final = 0.9  # of the server's rate limit: what we send at most
+_GREETING: Final = ("limits", "heartbeat", "expires_at")  # what we cannot do without
 _ANSWERS: Final = frozenset({"ack", "error", "auth", "pong"})
 _REFRESH_AT: Final = 0.8  # of a token's remaining life, after which a new one is asked for
 
@@ -83,6 +85,7 @@ class Conversation:
         self._get_token = get_token
         self._asked: dict[str, Subscription] = {}  # by the id of the `subscribe`
         self._heard_at = trio.current_time()
+        self._token_life = 0.0  # seconds, of the token the server has
 
     async def greet(self) -> None:
         """Take the server's greeting.
@@ -90,11 +93,20 @@ class Conversation:
         Raises:
             ConnectionClosed: it is over, or the server speaks something else.
         """
-        with trio.fail_after(CONNECT_TIMEOUT):
-            message = decode(await self._dialed.receive())
-        if message.type != MessageType.AUTH:
-            raise ConnectionClosed(CloseCode.ABNORMAL, "the server does not speak triows.v1")
-        self._desk.session = message.data
+        text = await self._dialed.receive()
+        try:
+            self._authenticated(decode(text))
+        except (RequestError, LookupError, TypeError, ValueError):
+            reason = "the server does not speak triows.v1"
+            raise ConnectionClosed(CloseCode.PROTOCOL_ERROR, reason) from None
+
+    def _authenticated(self, message: Message) -> None:
+        """Take what the server says of who we are, and for how long by its own clock."""
+        session = message.data
+        self._desk.session = {name: session[name] for name in _GREETING} | session
+        stamp = message.timestamp
+        now = datetime.fromisoformat(stamp).timestamp() if stamp else time.time()
+        self._token_life = float(session["expires_at"]) - now
 
     async def run(self, nursery: trio.Nursery) -> None:
         """Take up where the last connection ended, and go on until this one does.
@@ -107,18 +119,19 @@ class Conversation:
             s for s in desk.subscriptions.values() if not (s.paused or s.is_over)
         )
         desk.outbox.restart()
-        nursery.start_soon(self._write, session["limits"]["messages_per_second"])
+        nursery.start_soon(self._write, session["limits"])
         nursery.start_soon(self._keep_alive, session["heartbeat"])
         if self._get_token is not None:
-            nursery.start_soon(self._refresh, self._get_token, session["expires_at"])
-        try:
-            while True:
-                self._take(decode(await self._dialed.receive()))
-                self._heard_at = trio.current_time()
-        except trio.Cancelled:  # we are leaving, or a task beside us has found the line dead
-            with trio.move_on_after(GOODBYE, shield=True):
-                await self._dialed.close()
-            raise
+            nursery.start_soon(self._refresh, self._get_token)
+        while True:
+            text = await self._dialed.receive()
+            self._heard_at = trio.current_time()
+            try:
+                self._take(decode(text))
+            except (RequestError, LookupError, TypeError, ValueError) as error:
+                raise ConnectionClosed(
+                    CloseCode.PROTOCOL_ERROR, f"the server broke the protocol: {error!r}"
+                ) from error
 
     # In
 
@@ -126,7 +139,7 @@ class Conversation:
         """Take one message of the server."""
         match message.type:
             case MessageType.AUTH:
-                self._desk.session = message.data
+                self._authenticated(message)
             case MessageType.RECONNECT:
                 self._desk.stay_away = float(message.data["after"])
             case MessageType.ERROR if message.id is None:
@@ -169,21 +182,26 @@ class Conversation:
 
     # Out
 
-    async def _write(self, rate: float) -> None:
-        """Send what is to be sent, no faster than the server said it would take."""
-        desk = self._desk
-        bucket = TokenBucket(rate * PACE, rate * PACE, trio.current_time())
+    async def _write(self, limits: Mapping[str, float]) -> None:
+        """Send what is to be sent, no faster than the server said it would take: a request that
+        is refused for that, and sent again, has lost its place among the others.
+        """
+        desk, now = self._desk, trio.current_time()
+        rate, bytes_rate = limits["messages_per_second"], limits.get("bytes_per_second", 0)
+        burst = limits.get("messages_burst", rate) or rate
+        messages = TokenBucket(rate * PACE, min(rate, burst) * PACE, now)
+        size = TokenBucket(bytes_rate * PACE, bytes_rate * PACE, now)
         while True:
             held = desk.outbox.held
             if held or not (desk.wanted or desk.outbox):
                 with trio.move_on_after(held or math.inf):
                     await desk.outbox.changed()
                 continue
-            wait = bucket.take(1, trio.current_time())
-            if wait:
-                desk.outbox.hold(wait)
-            else:
-                await self._dialed.send(self._next_text())
+            text = self._next_text()
+            for bucket, amount in ((messages, 1), (size, len(text))):
+                while wait := bucket.take(amount, trio.current_time()):  # noqa: ASYNC110
+                    await trio.sleep(max(wait, TICK))
+            await self._dialed.send(text)
 
     def _next_text(self) -> bytes:
         desk = self._desk
@@ -191,9 +209,12 @@ class Conversation:
             return desk.outbox.pop()
         subscription = next(iter(desk.wanted))
         del desk.wanted[subscription]
-        if subscription.paused:
-            return encode_request(Message(MessageType.UNSUBSCRIBE, channel=subscription.channel))
         id_ = str(uuid_utils.uuid7())
+        if subscription.paused:
+            # With an id, so that an error in answer to it is not taken for another's.
+            return encode_request(
+                Message(MessageType.UNSUBSCRIBE, channel=subscription.channel, id=id_)
+            )
         self._asked[id_] = subscription
         raw = encode_json(subscription.request())
         return encode_request(
@@ -216,13 +237,18 @@ class Conversation:
                     CloseCode.NO_PONG, f"the server was silent for {timeout:g} s"
                 )
 
-    async def _refresh(self, get_token: GetToken, expires_at: float) -> None:
-        """Get a new token while the old one is still good, and hand it over in-band."""
+    async def _refresh(self, get_token: GetToken) -> None:
+        """Get a new token while the old one is still good, and hand it over in-band.
+
+        When none can be had, try again in what is left: the connection lives for so long.
+        """
+        expires = trio.current_time() + self._token_life
         while True:
-            await trio.sleep(max(1.0, (expires_at - time.time()) * _REFRESH_AT))
-            raw = encode_json({"token": await get_token()})
+            await trio.sleep(max(1.0, (expires - trio.current_time()) * _REFRESH_AT))
             try:
+                raw = encode_json({"token": await get_token()})
                 await self._desk.request(Message(MessageType.AUTH, raw=raw))
-            except RequestError as error:
-                raise ConnectionClosed(CloseCode.TOKEN_EXPIRED, error.message) from None
-            expires_at = self._desk.session["expires_at"]
+            except (RequestError, ConnectionClosed, HandshakeRefused) as error:
+                logger.warning("the token was not renewed: %s", error)
+            else:
+                expires = trio.current_time() + self._token_life

@@ -44,15 +44,20 @@ class Address:
             parts = urlsplit(url)
             port = parts.port
         except ValueError as error:
-            raise ConfigError(f"{url!r} is not an address: {error}") from None
+            raise ConfigError(f"not an address: {error}") from None
         if parts.scheme not in ("ws", "wss") or not parts.hostname:
-            raise ConfigError(f"{url!r} is not an address: expected ws://host:port/ws")
+            raise ConfigError(
+                f"an address of the kind {parts.scheme!r} is none of a server: "
+                "expected ws://host:port/ws"
+            )
+        if not url.isascii() or not url.isprintable() or " " in url:
+            raise ConfigError("the address holds characters that have to be %-encoded")
         if parts.username or parts.password:
             raise ConfigError("the address holds a user name or a password; use a token")
         tls = parts.scheme == "wss"
         path = parts.path if parts.path not in ("", "/") else "/ws"
         path += f"?{parts.query}" if parts.query else ""
-        return cls(parts.hostname, port or (443 if tls else 80), path, tls)
+        return cls(parts.hostname, port if port is not None else (443 if tls else 80), path, tls)
 
     @property
     def authority(self) -> str:
@@ -74,6 +79,17 @@ class Address:
             ssl_context=ssl.create_default_context(),
             https_compatible=True,
         )
+
+
+def check_token(token: str) -> str:
+    """Return `token` if it can go into a header.
+
+    Raises:
+        ConfigError: it cannot, for example because of a newline at its end.
+    """
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise ConfigError("the token is empty, or holds white space or other odd characters")
+    return token
 
 
 @final
@@ -132,7 +148,8 @@ async def dial(
         stream,  # type: ignore[arg-type]  # any Stream will do
         address.authority,
         address.path,
-        subprotocols=[SUBPROTOCOL],
+        # Without a token do not promise one in a message: be refused at once.
+        subprotocols=[SUBPROTOCOL] if token else [],
         extra_headers=[(b"Authorization", b"Bearer " + token.encode())] if token else [],
         message_queue_size=_QUEUE,
         max_message_size=max_message,
@@ -178,12 +195,14 @@ def _closed(error: trio_websocket.ConnectionClosed) -> ConnectionClosed:
 
 def _refusal(error: trio_websocket.ConnectionRejected) -> HandshakeRefused:
     """Read the JSON error body of a refused handshake; a body of others is not trusted."""
-    message, code, retry_after = f"status {error.status_code}", ErrorCode.UNAVAILABLE, None
+    message, code = f"status {error.status_code}", ErrorCode.UNAVAILABLE
+    headers = {name.lower(): value for name, value in error.headers or ()}
+    retry_after: object = _seconds(headers.get(b"retry-after"))
     try:
         body: Any = msgspec.json.decode(error.body or b"")
         data = body["data"]
         message = str(data["message"])[:500]
-        retry_after = data.get("retry_after")
+        retry_after = data.get("retry_after", retry_after)
         code = ErrorCode(data["code"])
     except (msgspec.DecodeError, RecursionError, LookupError, TypeError, ValueError):
         pass  # another server's answer, or a newer one's: the status has to do
@@ -193,3 +212,8 @@ def _refusal(error: trio_websocket.ConnectionRejected) -> HandshakeRefused:
         message,
         retry_after=int(retry_after) if isinstance(retry_after, int | float) else None,
     )
+
+
+def _seconds(header: bytes | None) -> int | None:
+    """Read a `Retry-After` header; its other form, a date, is not worth the trouble."""
+    return int(header) if header is not None and header.isdigit() and len(header) < 9 else None

@@ -45,9 +45,7 @@ class ErrorCode(StrEnum):
     HANDLER_FAILED = "handler_failed"
 
 
-RETRYABLE: Final = frozenset(
-    {ErrorCode.RATE_LIMITED, ErrorCode.UNAVAILABLE, ErrorCode.HANDLER_FAILED}
-)
+RETRYABLE: Final = frozenset({ErrorCode.RATE_LIMITED, ErrorCode.UNAVAILABLE})
 """Codes after which the same request, sent again, may succeed."""
 
 

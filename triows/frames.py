@@ -1,8 +1,8 @@
 """Data frames of RFC 6455, sans-I/O: bytes in, messages out, every accumulation bounded.
 
-Only whole data frames are understood here. Control frames are passed through as they came, and
-so is everything from the first byte that breaks the framing rules: the control plane answers
-those. Errors of fragmentation are ours, since the control plane never sees a data frame.
+Control frames are passed through as they came: the control plane answers those. Errors of
+framing are ours: trio-websocket drops the connection for them without a close frame, so that
+the peer could not know that it is to blame.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from triows.errors import Close, CloseCode
 TEXT: Final = 0x1
 BINARY: Final = 0x2
 CONTROL: Final = 0x8
-BROKEN: Final = 0xF
 
 _FIN: Final = 0x80
 _MASKED: Final = 0x80
@@ -28,10 +27,7 @@ _PLAIN: Final = 0x81  # a text message in one frame
 
 
 class Frame(NamedTuple):
-    """What came in: a whole message (TEXT, BINARY), or bytes for the control plane (CONTROL).
-
-    BROKEN is the last one: bytes for the control plane, too, but no rule allows what they are.
-    """
+    """What came in: a whole message (TEXT, BINARY), or a control frame as it came (CONTROL)."""
 
     kind: int
     payload: bytes
@@ -118,7 +114,6 @@ class FrameReader:
         stop = at
         while self.close is None and (stop := self._frame_end(data, at)) <= len(data):
             if stop == _UNSOUND:
-                out.append(Frame(BROKEN, data[at:]))
                 self.close = Close(CloseCode.PROTOCOL_ERROR, "a frame against RFC 6455")
             elif data[at] & CONTROL:
                 out.append(Frame(CONTROL, data[at:stop]))

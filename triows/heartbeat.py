@@ -10,6 +10,7 @@ import trio
 from triows.config import Limits
 from triows.errors import Close, CloseCode
 
+MAX_UNANSWERED: Final = 10  # pings, after which other signs of life no longer count
 STALL: Final = 0.5  # seconds a timer may be late before the server counts as having stalled
 
 
@@ -46,11 +47,13 @@ class Heartbeat:
     """
 
     __slots__ = (
+        "_beating",
         "_changed",
         "_deadline",
         "_limits",
         "_overdue",
         "_ping",
+        "_unanswered",
         "_vitals",
         "round_trip",
     )
@@ -61,6 +64,8 @@ class Heartbeat:
         self._vitals = vitals
         self._ping = ping
         self._changed: trio.MemorySendChannel[None] | None = None
+        self._beating: trio.CancelScope | None = None  # around the ping that is under way
+        self._unanswered = 0  # pings, one after the other
         self._deadline = trio.current_time() + limits.handshake_timeout
         self._overdue = Close(
             CloseCode.UNAUTHORIZED, f"no `auth` within {limits.handshake_timeout:g} s"
@@ -70,6 +75,8 @@ class Heartbeat:
         """Set when the token expires: later than before, or earlier."""
         self._deadline = trio.current_time() + seconds
         self._overdue = Close(CloseCode.TOKEN_EXPIRED, "the token has expired")
+        if self._beating is not None:
+            self._beating.deadline = min(self._beating.deadline, self._deadline)
         if self._changed is not None:
             try:
                 self._changed.send_nowait(None)
@@ -106,14 +113,20 @@ class Heartbeat:
         limits, vitals = self._limits, self._vitals
         started, received = trio.current_time(), vitals.received
         deadline = min(started + limits.pong_timeout, self._deadline)
-        with trio.move_on_at(deadline):
-            if await self._ping():
-                self.round_trip = trio.current_time() - started
-            return limits.ping_interval
+        try:
+            with trio.move_on_at(deadline) as self._beating:
+                if await self._ping():
+                    self.round_trip = trio.current_time() - started
+                    self._unanswered = 0
+                return limits.ping_interval
+        finally:
+            self._beating = None
         now = trio.current_time()
         if now - deadline > STALL or now >= self._deadline:
             return 0
-        if vitals.received == received and not vitals.is_blocked:
+        self._unanswered += 1
+        alive = vitals.received != received or vitals.is_blocked
+        if not alive or self._unanswered >= MAX_UNANSWERED:
             reason = f"no pong for {limits.pong_timeout:g} s"
             vitals.request_close(Close(CloseCode.NO_PONG, reason))
         return limits.ping_interval

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from typing import Final, final
 
@@ -55,7 +56,8 @@ class Budget:
 
     def __init__(self, limits: Limits, now: float) -> None:
         self._limits = limits
-        self._messages = TokenBucket(limits.messages_per_second, limits.messages_burst, now)
+        burst = limits.messages_burst or math.inf
+        self._messages = TokenBucket(limits.messages_per_second, burst, now)
         self._bytes = TokenBucket(limits.bytes_per_second, limits.bytes_per_second, now)
         self._errors = TokenBucket(_ERROR_RATE, _ERROR_BURST, now)
 

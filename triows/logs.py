@@ -131,8 +131,8 @@ class Log:
             self.ended = message.raw or b"{}"
         limits = self._limits
         if (
-            offset - self.earliest >= limits.max_messages
-            or self.size > limits.max_bytes
+            0 < limits.max_messages <= offset - self.earliest
+            or 0 < limits.max_bytes < self.size
             or (limits.max_age and self._times[self._skip] < now - limits.max_age)
         ):
             self.trim(now)
@@ -141,9 +141,9 @@ class Log:
     def trim(self, now: float) -> None:
         """Give up what the limits do not cover any more, oldest first."""
         limits = self._limits
-        while self.head - self.earliest >= limits.max_messages:
+        while 0 < limits.max_messages <= self.head - self.earliest:
             self.drop_oldest()
-        while self.size > limits.max_bytes and self.earliest < self.head:
+        while 0 < limits.max_bytes < self.size and self.earliest < self.head:
             self.drop_oldest()
         if limits.max_age:
             while self.earliest <= self.head and self._times[self._skip] < now - limits.max_age:
@@ -166,7 +166,7 @@ class Log:
         ids = self._ids
         while ids:
             key = next(iter(ids))
-            if now - ids[key][1] <= window and len(ids) <= self._limits.max_messages:
+            if now - ids[key][1] <= window and not 0 < self._limits.max_messages < len(ids):
                 return
             del ids[key]
             self.size -= _ID_OVERHEAD

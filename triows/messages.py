@@ -47,6 +47,9 @@ PUBLISHED: Final = frozenset({"log", "status", "event", "command", "end"})
 """The types that are kept in a channel's log."""
 
 
+_RESERVED: Final = frozenset(str(type_) for type_ in MessageType) - PUBLISHED
+
+
 @attrs.frozen
 class Position:
     """A place in a channel's log.
@@ -143,6 +146,17 @@ def end(*, exit_code: int | None = None, reason: str | None = None) -> Message:
     return message(
         MessageType.END, {key: value for key, value in data.items() if value is not None}
     )
+
+
+def check_message(message: Message) -> None:
+    """Raises RequestError (`bad_request`) for what cannot be published."""
+    if message.type in _RESERVED:
+        reason = f"a message of type {message.type!r} cannot be published"
+    elif message.id is not None and len(message.id) > MAX_ID:
+        reason = f"`id` has {len(message.id)} characters; the limit is {MAX_ID}"
+    else:
+        return
+    raise RequestError(ErrorCode.BAD_REQUEST, reason)
 
 
 _CHANNEL = re.compile(r"[a-z][a-z0-9_-]{0,31}:[A-Za-z0-9._~/-]{1,253}", re.ASCII)

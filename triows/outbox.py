@@ -65,11 +65,16 @@ class Outbox:
         """Have a request sent; it is given an id if it has none.
 
         Raises:
+            RequestError: one with the same id waits already.
             TriowsError: `failure`.
         """
         if self.failure is not None:
             raise self.failure
         id_ = message.id or str(uuid_utils.uuid7())
+        if id_ in self._pending:
+            raise RequestError(
+                ErrorCode.BAD_REQUEST, f"a request with the id {id_!r} waits for its answer already"
+            )
         text = encode_request(attrs.evolve(message, id=id_))
         pending = self._pending[id_] = Pending(id_, text, next(self._numbers))
         self._unsent.append(pending)
@@ -113,7 +118,7 @@ class Outbox:
 
     def restart(self) -> None:
         """Begin with a new connection: whatever was not answered is sent again."""
-        self._unsent = _in_order(self._pending.values())
+        self._unsent = _in_order(p for p in self._pending.values() if not p.answered.is_set())
         self.wake()
 
     def fail(self, failure: TriowsError) -> None:

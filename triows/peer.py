@@ -53,8 +53,14 @@ class Peer(Protocol):
     def authenticated(self, identity: Identity) -> None:
         """Take note of who is there, and of when the token expires."""
 
-    def hand_on(self, request: Request) -> bool:
-        """Have `run_handler` called apart from the reader; False if too many wait already."""
+    def reserve(self) -> bool:
+        """Take a place in the queue for the application's handlers; false if it is full."""
+
+    def release(self) -> None:
+        """Give a reserved place back."""
+
+    def hand_on(self, request: Request) -> None:
+        """Have `run_handler` called apart from the reader, at the reserved place."""
 
 
 def channel_of(request: Message) -> str:

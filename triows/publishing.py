@@ -60,41 +60,52 @@ class Publisher:
         self._submit(request)
 
     def _submit(self, request: Message) -> None:
-        """Submit a message that may be published; it is answered when the engine has kept it."""
+        """Submit a message that may be published; it is answered when the engine has kept it.
+
+        Raises:
+            RequestError: it is for a handler, and too many wait for theirs.
+        """
         services, identity, channel = self._services, self._peer.identity, request.channel
         assert identity is not None
         assert channel is not None
+        handled = request.type == MessageType.COMMAND and (
+            request.type in services.application.handlers
+        )
+        if handled:
+            self._reserve()  # before it is published: a refused request has done nothing
 
         def done(outcome: Receipt | RequestError) -> None:
-            try:
-                if isinstance(outcome, RequestError):
-                    raise outcome
-                if (
-                    request.type == MessageType.COMMAND
-                    and request.type in services.application.handlers
-                    and not outcome.duplicate
-                ):
-                    self.hand_on(request, outcome.position)
-                elif request.id is not None:
-                    ack = encode_ack(request.id, channel, outcome.position)
-                    self._peer.outgoing.offer(ack)
-            except RequestError as error:
-                self._peer.outgoing.offer(encode_error(error, request))
+            if isinstance(outcome, RequestError):
+                self._peer.outgoing.offer(encode_error(outcome, request))
+            elif handled and not outcome.duplicate:
+                self._hand_on(request, outcome.position)
+                return
+            elif request.id is not None:
+                ack = encode_ack(request.id, channel, outcome.position)
+                self._peer.outgoing.offer(ack)
+            if handled:
+                self._peer.release()
 
         services.bus.submit(channel, request, identity.user, done)
 
-    def hand_on(self, request: Message, position: Position | None) -> None:
-        """Give a message to the application's handler for its type.
+    def hand_on(self, request: Message) -> None:
+        """Give a message of an application's own type to its handler.
 
         Raises:
-            RequestError: too many wait for it already.
+            RequestError: too many wait for theirs.
         """
-        assert self._peer.identity is not None
-        wrapped = Request(request, self._peer.identity, self._peer.id, position)
-        if not self._peer.hand_on(wrapped):
+        self._reserve()
+        self._hand_on(request, None)
+
+    def _reserve(self) -> None:
+        if not self._peer.reserve():
             raise RequestError(
                 ErrorCode.UNAVAILABLE, "too many messages wait for the application here"
             )
+
+    def _hand_on(self, request: Message, position: Position | None) -> None:
+        assert self._peer.identity is not None
+        self._peer.hand_on(Request(request, self._peer.identity, self._peer.id, position))
 
     async def run_handler(self, request: Request) -> None:
         """Run the application's handler for `request`, and answer for it."""

@@ -31,6 +31,9 @@ class Member(Protocol):
     def request_close(self, close: Close) -> None:
         """Ask for the end; returns at once."""
 
+    def cut(self, close: Close) -> None:
+        """Ask for the end such that nothing more reaches the peer; returns at once."""
+
     def statistics(self) -> ConnectionStatistics:
         """Return a snapshot."""
 
@@ -63,10 +66,6 @@ class Registry:
     def members(self) -> list[Member]:
         """Return all connections, oldest first."""
         return list(self._members.values())
-
-    def of_user(self, user: str) -> list[Member]:
-        """Return the connections of one user, oldest first."""
-        return list(self._by_user.get(user, ()))
 
     def check_room(self) -> None:
         """Raises HandshakeRefused (503) if nobody can be admitted now."""

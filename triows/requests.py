@@ -88,8 +88,8 @@ class HistoryData(msgspec.Struct, rename={"from_": "from"}):
     to: int | None = None
     limit: int = 100
 
-    def bounds(self, log: Log) -> tuple[int, int]:
-        """Return the first and the last offset that are asked for.
+    def bounds(self, log: Log) -> tuple[int, int, int]:
+        """Return the first and the last offset of one answer, and the last asked for at all.
 
         Raises:
             RequestError: the range says nonsense, or is of another epoch.
@@ -103,11 +103,11 @@ class HistoryData(msgspec.Struct, rename={"from_": "from"}):
             raise RequestError(
                 ErrorCode.BAD_REQUEST, f"`limit` is {self.limit}; it goes from 1 to {MAX_PAGE}"
             )
-        last = log.head if self.to is None else min(self.to, log.head)
+        end = log.head if self.to is None else min(self.to, log.head)
         if self.from_ is None:
-            return max(last - self.limit + 1, log.earliest), last
+            return max(end - self.limit + 1, log.earliest), end, end
         first = max(self.from_, log.earliest)
-        return first, min(last, first + self.limit - 1)
+        return first, min(end, first + self.limit - 1), end
 
 
 class EndData(msgspec.Struct):

@@ -51,6 +51,7 @@ class Sender:
     """
 
     __slots__ = (
+        "_early",
         "_hub",
         "_owner",
         "_parting",
@@ -61,6 +62,7 @@ class Sender:
         "_transport",
         "_unsent",
         "_wake",
+        "_woken",
         "active_at",
         "queued",
         "reply_size",
@@ -79,16 +81,27 @@ class Sender:
         self._owner = owner
         self._timeout = write_timeout
         self._replies: list[bytes] = []
+        self._early: list[bytes] | None = []  # frames said before the opening was answered
         self._unsent: memoryview | None = None  # what the socket did not take yet
-        self._wake: trio.MemorySendChannel[None] | None = None  # to the writer
+        self._wake, self._woken = trio.open_memory_channel[None](1)  # to the writer
         self._progress: trio.Event | None = None  # set when replies are taken, or all is sent
         self._parting: Close | None = None  # asked for once the peer has all that is its
         self._stopped = False
 
     # For the connection
 
+    def open(self, greeting: bytes | None) -> None:
+        """Begin to send frames, `greeting` first: the opening handshake has been answered."""
+        early, self._early = self._early or [], None
+        for frame in [greeting, *early] if greeting is not None else early:
+            self.offer(frame)
+        self._hub.ready(self)
+
     def offer(self, frame: bytes) -> None:
         """Send a frame with the next flush, ahead of what the logs have; never waits."""
+        if self._early is not None:
+            self._early.append(frame)
+            return
         self._replies.append(frame)
         self.reply_size += len(frame)
         self._hub.ready(self)
@@ -128,6 +141,7 @@ class Sender:
     def _part_if_current(self) -> None:
         if (
             self._parting is not None
+            and self._early is None
             and self._unsent is None
             and not self._replies
             and not any(s.lag for s in self._owner.subscriptions.values())
@@ -177,7 +191,6 @@ class Sender:
         if sent == len(data):
             return True
         self._unsent = memoryview(data)[sent:]
-        assert self._wake is not None
         self._wake.send_nowait(None)
         return False
 
@@ -189,12 +202,16 @@ class Sender:
         stale, room = self.stale, PULL_BYTES
         while stale and room > 0 and self._owner.close is None:
             subscription = next(iter(stale))
-            del stale[subscription]
             gap = subscription.catch_up()
             if gap is not None:
                 parts.append(gap)
+            piece = None
             if subscription.lag:
                 piece = self._hub.slice(subscription.log, subscription.cursor)
+                if len(piece.data) > room and room < PULL_BYTES:
+                    break  # the first to come next time
+            stale.pop(subscription, None)
+            if piece is not None:
                 self.sent_messages += piece.last - subscription.cursor
                 subscription.cursor = piece.last
                 parts.append(piece.data)
@@ -208,8 +225,7 @@ class Sender:
 
     async def run(self) -> None:
         """Send what the socket did not take at once, until cancelled or the peer is lost."""
-        self._wake, woken = trio.open_memory_channel[None](1)
-        async for _ in woken:
+        async for _ in self._woken:
             while self._unsent:
                 lost = await self._send_some(self._unsent)
                 if lost is not None:

@@ -23,7 +23,7 @@ from triows.application import Application, Handler
 from triows.auth import Authenticator, Authorizer, Identity, Revocable, Revocations
 from triows.bus import Bus
 from triows.bus.engine import open_bus
-from triows.codec import encode_push
+from triows.codec import check_nesting, encode_push
 from triows.config import Settings
 from triows.connection import Connection
 from triows.errors import Close, CloseCode, ConfigError, ErrorCode, HandshakeRefused
@@ -38,6 +38,7 @@ from triows.messages import (
     Patterns,
     Position,
     check_channel,
+    check_message,
     event,
 )
 from triows.peer import Services
@@ -117,8 +118,10 @@ class Server:
         same `id` finds out, and does not publish twice.
 
         Raises:
-            RequestError: `bad_channel`, `ended`, or what the engine says.
+            RequestError: `bad_channel`, `bad_request`, `ended`, or what the engine says.
         """
+        check_message(message)
+        check_nesting(message.raw)
         return await self._bus.publish(check_channel(channel), message, "")
 
     def listen(self, *patterns: str) -> Listener:
@@ -161,7 +164,8 @@ class Server:
         """Believe a token no more, or no token of a user that was issued until now.
 
         Its connections get nothing more from this moment on and are closed with 4503, within
-        `limits.close_timeout` at the latest. Returns how many there were.
+        `limits.close_timeout` at the latest; one that has not taken what was sent before is
+        cut without a word. Returns how many there were.
         """
         if (token_id is None) == (user is None):
             raise ConfigError("revoke: name either a token_id or a user")
@@ -171,7 +175,7 @@ class Server:
             self._revocations.revoke_user(user)
         cut = [m for m in self._registry.members() if self._is_revoked(m.identity)]
         for member in cut:
-            member.request_close(Close(CloseCode.DISCONNECTED, "the token was revoked"))
+            member.cut(Close(CloseCode.DISCONNECTED, "the token was revoked"))
         return len(cut)
 
     def drain(self) -> None:
@@ -214,7 +218,7 @@ class Server:
             upgrade = await self._front.open(transport, admit)
             if upgrade is not None:
                 opening = admitted[0].run(upgrade.head, upgrade.rest, upgrade.subprotocol)
-                del upgrade  # a kilobyte that nobody needs while the connection lives
+                del upgrade, admit  # a kilobyte that nobody needs while the connection lives
                 await opening
         except Exception:
             logger.exception("serving a connection of %s failed", transport.peer)

@@ -44,8 +44,8 @@ class Session:
         """
         request: Message | None = None
         try:
-            self._budget.take(len(payload), now)
             request = decode(payload)
+            self._budget.take(len(payload), now)
             if self.publisher.publish_again(request):
                 return None
         except RequestError as error:
@@ -78,7 +78,7 @@ class Session:
         if handle is not None:
             await handle(self, request)
         elif request.type in self._services.application.handlers:
-            self.publisher.hand_on(request, None)
+            self.publisher.hand_on(request)
         else:
             raise RequestError(ErrorCode.UNKNOWN_TYPE, f"unknown type {request.type[:40]!r}")
 
@@ -100,10 +100,10 @@ class Session:
         if self._peer.identity is not identity:  # refused for another reason, and closing
             return
         await self._recheck_subscriptions()
-        self.greet(request.id)
+        self._peer.outgoing.offer(self.greeting(request.id))
 
-    def greet(self, request_id: str | None = None) -> None:
-        """Say who the server takes the client for, and what it expects of it."""
+    def greeting(self, request_id: str | None = None) -> bytes:
+        """Return the frame that says who the server takes the client for, and what it expects."""
         peer = self._peer
         assert peer.identity is not None
         data = {
@@ -112,7 +112,7 @@ class Session:
             "expires_at": peer.identity.expires_at,
             **self._services.greeting,
         }
-        peer.outgoing.offer(encode_push(MessageType.AUTH, data, id=request_id))
+        return encode_push(MessageType.AUTH, data, id=request_id)
 
     async def _recheck_subscriptions(self) -> None:
         for channel, subscription in list(self._peer.subscriptions.items()):
@@ -191,7 +191,7 @@ class Session:
         wanted = decode_data(request, requests.HISTORY)
         await authorize(self._services, self._peer, Action.SUBSCRIBE, channel)
         log = await self._services.bus.open(channel)
-        first, last = wanted.bounds(log)
+        first, last, end = wanted.bounds(log)
         texts = await self._services.bus.history(log, first, last, PAGE_BYTES)
         following = first + len(texts)
         acknowledge(
@@ -202,7 +202,7 @@ class Session:
                 "offset": log.head,
                 "earliest": log.earliest,
                 "messages": [msgspec.Raw(text) for text in texts],
-                "next": following if following <= last else None,
+                "next": following if following <= end else None,
             },
         )
 

@@ -6,6 +6,7 @@ token: a token can only say which key of the set it was signed with.
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Iterable, Mapping
@@ -252,6 +253,7 @@ def make_token(
     presence: Iterable[str] = (),
     admin: bool = False,
     claims: Mapping[str, Any] | None = None,
+    algorithm: str = "HS256",
 ) -> str:
     """Make a token that `JWTAuth(secret)` believes.
 
@@ -262,10 +264,11 @@ def make_token(
         subscribe: channels or patterns it may watch; so for publish, command and presence.
         admin: everything, administration included.
         claims: further claims, such as `iss` and `aud`.
+        algorithm: HS256, HS384 or HS512.
 
     Raises:
         ConfigError: the secret is weak or is a public key.
-        ValueError: a pattern is wrong.
+        ValueError: a pattern or the time is wrong.
     """
     granted = {
         "subscribe": list(subscribe),
@@ -275,6 +278,8 @@ def make_token(
     }
     for patterns in granted.values():
         Patterns.parse(tuple(patterns))
+    if not math.isfinite(ttl):
+        raise ValueError(f"ttl is {ttl}: a token has to expire")
     now = time.time()
     payload: dict[str, Any] = {
         "sub": sub,
@@ -286,4 +291,6 @@ def make_token(
     }
     if admin:
         payload["triows"]["admin"] = True
-    return jwt.encode(payload, check_secret(secret), algorithm="HS256")
+    key = check_secret(secret)
+    check_strength(key, [algorithm])
+    return jwt.encode(payload, key, algorithm=algorithm)

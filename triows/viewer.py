@@ -42,6 +42,7 @@ class Subscription:
         self._ask = ask  # has the client subscribe (or, when paused, unsubscribe)
         self._cursor: Position | None = None  # of the last message read, maybe ahead
         self._messages: deque[tuple[Message, Position]] = deque()
+        self._end: Position | None = None  # of a channel that had ended when we asked
         self._finished = False
         self._failure: TriowsError | None = None
         self._lot = trio.lowlevel.ParkingLot()
@@ -112,8 +113,9 @@ class Subscription:
             if self._cursor is None:
                 self._cursor = Position(data["epoch"], start)
             self.position = self._cursor
-        if data["ended"] is not None and self._cursor == Position(data["epoch"], self.head):
-            self._finish()
+        if data["ended"] is not None:
+            self._end = Position(data["epoch"], self.head)
+            self._finish_at_end()
 
     def deliver(self, message: Message) -> bool:
         """Take a message of the channel; False if one is missing before it."""
@@ -122,9 +124,12 @@ class Subscription:
             return True
         if message.type == MessageType.GAP:
             data = message.data
+            if data["epoch"] == cursor.epoch and data["to"] <= cursor.offset:
+                return True  # told already, on an earlier connection
             self._cursor = Position(data["epoch"], data["to"])
             if data["count"] or data["reason"] == "epoch":
                 self._put(message)
+            self._finish_at_end()
             return True
         offset = message.offset or 0
         if offset <= cursor.offset:
@@ -142,6 +147,10 @@ class Subscription:
         """End with an error, after what is there already."""
         self._failure = self._failure or failure
         self._lot.unpark_all()
+
+    def _finish_at_end(self) -> None:
+        if self._end is not None and self._cursor == self._end:
+            self._finish()
 
     def _finish(self) -> None:
         self._finished = True

@@ -1,19 +1,19 @@
 """One WebSocket: trio-websocket as the control plane, data frames our own.
 
-trio-websocket does the opening handshake, ping and pong, the closing handshake and protocol
-errors, over a small stream in memory. Data frames never reach it: a fan-out server has to frame
+trio-websocket does the opening handshake, ping and pong, and the closing handshake, over a
+small stream in memory. Data frames never reach it: a fan-out server has to frame
 a message once and give the same bytes to a thousand sockets. Three rules keep the two apart:
 
 1. After control bytes were handed over, reading goes on only when trio-websocket has answered
    them and asks for more: a pong precedes whatever followed the ping.
-2. Errors of fragmentation are ours, since it never saw the start of the message.
+2. Errors of framing are ours: it never saw the data frames, and says nothing to those who err.
 3. Nothing is read as data after a close frame was handed over.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
 import trio
@@ -21,7 +21,7 @@ import trio_websocket
 
 from triows.config import Limits
 from triows.errors import Close, CloseCode, ConnectionClosed, TriowsError
-from triows.frames import BINARY, BROKEN, TEXT, Frame, FrameReader
+from triows.frames import BINARY, TEXT, Frame, FrameReader, mask
 from triows.transport import Transport
 
 SUBPROTOCOL: Final = "triows.v1"
@@ -88,15 +88,14 @@ class Wire:
         output: sends what the control plane has to say.
     """
 
-    __slots__ = ("_answered", "_control", "_inbox", "_reader", "_transport", "_websocket")
+    __slots__ = ("_control", "_inbox", "_reader", "_transport", "_websocket")
 
     def __init__(self, transport: Transport, limits: Limits, output: Output) -> None:
         self._transport = transport
         self._control = _ControlStream(output)
-        self._reader = FrameReader(limits.max_message_bytes, limits.max_fragments)
-        self._inbox: deque[Frame] = deque()
+        self._reader = FrameReader(limits.max_message_bytes, limits.max_fragments or sys.maxsize)
+        self._inbox: Iterator[Frame] = iter(())  # what was read and not taken yet
         self._websocket: trio_websocket.WebSocketConnection | None = None
-        self._answered = False  # a close frame has been sent, whatever trio-websocket thinks
 
     async def accept(
         self, nursery: trio.Nursery, head: bytes, rest: bytes, subprotocol: str | None
@@ -112,7 +111,7 @@ class Wire:
         nursery.start_soon(self._control.feed, head)
         request = await trio_websocket.wrap_server_stream(nursery, self._control)
         self._websocket = await request.accept(subprotocol=subprotocol)
-        self._inbox.extend(self._reader.feed(rest))
+        self._inbox = iter(self._reader.feed(rest))
 
     async def receive(self) -> Frame:
         """Return the next message, of kind TEXT (valid UTF-8) or BINARY.
@@ -124,8 +123,7 @@ class Wire:
             PeerError: it broke a rule that is ours to keep.
         """
         while True:
-            while self._inbox:
-                frame = self._inbox.popleft()
+            for frame in self._inbox:
                 if frame.kind == TEXT:
                     _check_utf8(frame.payload)
                     return frame
@@ -138,23 +136,18 @@ class Wire:
             if not data:
                 self._control.end()
                 raise ConnectionClosed(CloseCode.ABNORMAL, "the peer is gone")
-            self._inbox.extend(self._reader.feed(data))
+            self._inbox = iter(self._reader.feed(data))
 
     async def _hand_over(self, frame: Frame) -> None:
-        await self._control.feed(frame.payload)
-        if frame.kind == BROKEN:  # trio-websocket has sent 1002 and hung up
-            self._answered = True
-            raise ConnectionClosed(CloseCode.PROTOCOL_ERROR, "a frame against RFC 6455")
         if frame.is_close:
-            raise ConnectionClosed(*self._close_reason())
-
-    def _close_reason(self) -> tuple[int, str]:
-        """What the peer's close frame said; a malformed one counts as a protocol error."""
-        assert self._websocket is not None
-        closed = self._websocket.closed
-        if closed is None:
-            return CloseCode.PROTOCOL_ERROR, "a malformed close frame"
-        return int(closed.code), closed.reason or ""
+            # Checked before: for a malformed one trio-websocket hangs up without a word.
+            _check_close(frame.payload)
+        await self._control.feed(frame.payload)
+        if frame.is_close:
+            assert self._websocket is not None
+            closed = self._websocket.closed
+            assert closed is not None
+            raise ConnectionClosed(int(closed.code), closed.reason or "")
 
     async def ping(self) -> bool:
         """Send a ping and wait for its pong; False if the connection ends before.
@@ -174,14 +167,12 @@ class Wire:
         Waits as long as it takes: the caller has the deadline.
         """
         assert self._websocket is not None
-        if self._answered:
-            await self._await_close_frame()
-            return
         reason = close.reason.encode()[:MAX_REASON].decode(errors="ignore")
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._await_close_frame)
-            await self._websocket.aclose(int(close.code), reason or None)
-            nursery.cancel_scope.cancel(reason="the closing handshake is complete")
+            nursery.start_soon(self._websocket.aclose, int(close.code), reason or None)
+            if self._websocket.closed is None:
+                await self._await_close_frame()
+                nursery.cancel_scope.cancel(reason="the peer has said goodbye, or is gone")
 
     async def _await_close_frame(self) -> None:
         """Read on, for the close frame only: trio-websocket cannot answer a ping any more.
@@ -190,8 +181,7 @@ class Wire:
         with unread bytes would reset, and the peer might lose our close frame.
         """
         while True:
-            while self._inbox:
-                frame = self._inbox.popleft()
+            for frame in self._inbox:
                 if frame.is_close:
                     await self._control.feed(frame.payload)
                     return
@@ -199,7 +189,7 @@ class Wire:
             if not data:
                 self._control.end()
                 return
-            self._inbox.extend(self._reader.feed(data))
+            self._inbox = iter(self._reader.feed(data))
 
 
 def _check_utf8(payload: bytes) -> None:
@@ -211,3 +201,19 @@ def _check_utf8(payload: bytes) -> None:
         raise PeerError(
             Close(CloseCode.INVALID_TEXT, f"byte {error.start} of a text message is not UTF-8")
         ) from None
+
+
+def _check_close(frame: bytes) -> None:
+    """Check the code and the reason in a close frame as it came (RFC 6455 section 7.4)."""
+    payload = mask(frame[6:], frame[2:6])
+    if not payload:
+        return
+    code = int.from_bytes(payload[:2], "big")
+    known = 1000 <= code <= 1014 and code not in (1004, 1005, 1006)
+    try:
+        payload[2:].decode()
+        sound = len(payload) >= 2 and (known or 3000 <= code <= 4999)
+    except UnicodeDecodeError:
+        sound = False
+    if not sound:
+        raise PeerError(Close(CloseCode.PROTOCOL_ERROR, "a malformed close frame"))

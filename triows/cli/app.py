@@ -194,6 +194,7 @@ def token(
             command=command,
             presence=presence,
             admin=admin,
+            algorithm=(loaded.auth.algorithms or ("HS256",))[0],
             claims={name: value for name, value in claims.items() if value},
         )
     except ValueError as error:

@@ -11,7 +11,7 @@ import trio
 from cyclopts import Parameter
 
 import triows
-from triows.cli.output import harmless, note
+from triows.cli.output import note
 
 DEFAULT_URL: Final = "ws://127.0.0.1:8080/ws"
 
@@ -54,5 +54,5 @@ class StateTeller:
             note("connected again")
             self._lost = False
         elif state == "disconnected" and not self._lost:
-            note(f"no connection: {harmless(str(reason), colour=False)}; trying again", "yellow")
+            note(f"no connection: {reason}; trying again", "yellow")
             self._lost = True

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import shutil
 import sys
 from typing import Final, TextIO
 
@@ -21,6 +23,11 @@ STYLES: Final = {
     "blue": "\x1b[34m",
     "bold": "\x1b[1m",
 }
+
+
+def readable(text: str) -> str:
+    """Return text that came as an argument or as input, with what is no UTF-8 replaced."""
+    return text.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def wants_colour(stream: TextIO) -> bool:
@@ -46,6 +53,11 @@ def harmless(text: str, *, colour: bool) -> str:
     return "".join(parts)
 
 
+def escape_json(text: str) -> str:
+    """Return JSON text of one line with every control character escaped, as JSON has it."""
+    return _HARMFUL.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
+
+
 def _visible(match: re.Match[str]) -> str:
     code = ord(match.group())
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
@@ -56,6 +68,19 @@ def styled(text: str, style: str, *, colour: bool) -> str:
     return f"{STYLES[style]}{text}{RESET}" if colour else text
 
 
+def program() -> str:
+    """Return how this program is called from here: for commands that are ready to paste."""
+    called = sys.argv[0]
+    found = shutil.which("triows")
+    if found is not None and os.path.realpath(found) == os.path.realpath(called):
+        return "triows"
+    return shlex.quote(called)
+
+
 def note(text: str, style: str = "dim") -> None:
-    """Say something to the person at the terminal, apart from the output."""
+    """Say something to the person at the terminal, apart from the output.
+
+    What others have said in it is made harmless.
+    """
+    text = harmless(text, colour=False)
     print(styled(text, style, colour=wants_colour(sys.stderr)), file=sys.stderr, flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Any
 
@@ -10,7 +11,7 @@ import trio
 
 import triows
 from triows.cli.lines import WAITING, take
-from triows.cli.output import note
+from triows.cli.output import note, readable
 
 
 async def publish(
@@ -19,7 +20,7 @@ async def publish(
     """Publish the words as one message, or each line of standard input; return the status."""
     position: triows.Position | None
     if words:
-        message = _message(" ".join(words), type_, as_json=as_json)
+        message = _message(readable(" ".join(words)), type_, as_json=as_json)
         position, count = await client.publish(channel, message), 1
     else:
         position, count = await _publish_lines(client, channel, type_, as_json=as_json)
@@ -47,6 +48,8 @@ async def _publish_lines(
 
 
 async def _read_lines(send: trio.MemorySendChannel[str]) -> None:
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="replace")
     async with send:
         async for line in trio.wrap_file(sys.stdin):
             await send.send(line.rstrip("\r\n"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import os
 import secrets
 import shlex
@@ -17,9 +19,9 @@ import trio
 
 import triows
 from triows.cli.lines import WAITING, take
-from triows.cli.output import note
+from triows.cli.output import note, program, readable
 
-MAX_LINE: Final = 64 * 1024  # bytes; a longer line is published in pieces
+MAX_LINE: Final = 64 * 1024  # characters; a longer line is published in pieces
 EMBEDDED_PORTS: Final = range(8080, 8180)
 EMBEDDED_TTL: Final = 86_400  # seconds the printed token is good for
 PIPE_GRACE: Final = 1.0  # seconds after its end for output that is still in the pipes
@@ -47,7 +49,7 @@ async def embedded_server(channel: str, settings: triows.Settings) -> AsyncItera
         auth=triows.JWTAuth(secret), host="127.0.0.1", port=_free_port(), settings=settings
     ) as server:
         note("watch it from another terminal:")
-        note(f"  triows tail {channel} --url {server.url} --token {token}", "bold")
+        note(f"  {program()} tail {channel} --url {server.url} --token {token}", "bold")
 
         async def publish(messages: list[triows.Message]) -> None:
             for message in messages:
@@ -78,7 +80,7 @@ async def run_command(command: list[str], publish: Publish) -> int:
     Raises:
         TriowsError: the server refuses to have it published; then it is not started.
     """
-    await publish([triows.status({"state": "started", "command": shlex.join(command)})])
+    await publish([triows.status({"state": "started", "command": readable(shlex.join(command))})])
     try:
         process = await trio.lowlevel.open_process(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -91,7 +93,7 @@ async def run_command(command: list[str], publish: Publish) -> int:
     assert process.stderr is not None
     send, receive = trio.open_memory_channel[triows.Message](WAITING)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_pass_signals_on, process)
+        nursery.start_soon(_pass_signals_on, process, nursery.cancel_scope)
         async with trio.open_nursery() as work:
             work.start_soon(_publish_lines, receive, publish)
             async with send:
@@ -101,27 +103,37 @@ async def run_command(command: list[str], publish: Publish) -> int:
                     await process.wait()
                     # Something it left running may keep the pipes open for ever.
                     pumps.cancel_scope.deadline = trio.current_time() + PIPE_GRACE
-        nursery.cancel_scope.cancel(reason="the command has ended")
-    return await _publish_end(process.returncode or 0, publish)
+        await _publish_end(process.returncode or 0, publish)
+        nursery.cancel_scope.cancel(reason="the command has ended, and that is published")
+    return _exit_status(process.returncode or 0)
 
 
-async def _publish_end(returncode: int, publish: Publish) -> int:
+def _exit_status(returncode: int) -> int:
+    """Return what a shell would: 128 and the signal's number for a command that was killed."""
+    return returncode if returncode >= 0 else 128 - returncode
+
+
+async def _publish_end(returncode: int, publish: Publish) -> None:
     reason = None
-    status = returncode
     if returncode < 0:
-        reason = f"killed by {signal.Signals(-returncode).name}"
-        status = 128 - returncode
+        known = {number.value: number.name for number in signal.Signals}
+        reason = f"killed by {known.get(-returncode, f'signal {-returncode}')}"
     try:
-        await publish([triows.end(exit_code=status, reason=reason)])
+        await publish([triows.end(exit_code=_exit_status(returncode), reason=reason)])
     except triows.TriowsError as error:
         note(f"the end could not be published: {error}", "yellow")
-    return status
 
 
-async def _pass_signals_on(process: trio.Process) -> None:
+async def _pass_signals_on(process: trio.Process, publishing: trio.CancelScope) -> None:
+    """Pass SIGTERM on to the command (Ctrl-C is sent to it by the terminal); once it has ended,
+    a signal ends the wait for a server that does not answer.
+    """
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for number in signals:
-            if number == signal.SIGTERM:  # the terminal sends SIGINT to the command itself
+            if process.returncode is not None:
+                note("stopped before everything was published", "yellow")
+                publishing.cancel(reason="a signal, after the command has ended")
+            elif number == signal.SIGTERM:
                 process.terminate()
 
 
@@ -151,22 +163,44 @@ async def _pump(
     send: trio.MemorySendChannel[triows.Message],
 ) -> None:
     """Pass output on to the screen, and each line of it to the publisher."""
-    rest = b""
-    async for chunk in pipe:
-        await trio.to_thread.run_sync(_show, screen, bytes(chunk))
-        *lines, rest = (rest + chunk).split(b"\n")
-        if len(rest) > MAX_LINE:
-            lines.append(rest)
-            rest = b""
-        for line in lines:
-            await send.send(_line(line, stream))
-    if rest:
-        await send.send(_line(rest, stream))
+    lines = LineCutter()
+    try:
+        async for chunk in pipe:
+            await trio.to_thread.run_sync(_show, screen, bytes(chunk))
+            for line in lines.cut(bytes(chunk)):
+                await send.send(triows.log({"stream": stream, "text": line}))
+    finally:
+        last = lines.finish()
+        if last:
+            with contextlib.suppress(trio.WouldBlock):
+                send.send_nowait(triows.log({"stream": stream, "text": last}))
 
 
-def _line(line: bytes, stream: str) -> triows.Message:
-    text = line.removesuffix(b"\r").decode(errors="replace")
-    return triows.log({"stream": stream, "text": text})
+class LineCutter:
+    """Makes lines of text out of bytes; what is no UTF-8 is replaced, what is too long cut."""
+
+    def __init__(self) -> None:
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self._rest = ""
+
+    def cut(self, chunk: bytes) -> list[str]:
+        """Take the next bytes and return the lines they complete."""
+        *lines, rest = (self._rest + self._decode(chunk)).split("\n")
+        pieces = [piece for line in lines for piece in _pieces(line)]
+        while len(rest) > MAX_LINE:
+            pieces.append(rest[:MAX_LINE])
+            rest = rest[MAX_LINE:]
+        self._rest = rest
+        return pieces
+
+    def finish(self) -> str:
+        """Return the last line, if it had no end."""
+        return self._rest + self._decode(b"", final=True)
+
+
+def _pieces(line: str) -> list[str]:
+    line = line.removesuffix("\r")
+    return [line[at : at + MAX_LINE] for at in range(0, len(line), MAX_LINE)] or [""]
 
 
 def _show(screen: TextIO, chunk: bytes) -> None:

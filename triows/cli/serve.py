@@ -12,7 +12,7 @@ import structlog
 import trio
 
 import triows
-from triows.cli.output import note
+from triows.cli.output import note, program
 
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 DEV_TTL: Final = 7 * 86_400  # seconds the tokens of --dev are good for
@@ -66,12 +66,11 @@ def _print_tokens(server: triows.Server, secret: str) -> None:
         secret, "publisher", ttl=DEV_TTL, subscribe=["*"], publish=["*"], command=["*"]
     )
     admin = triows.make_token(secret, "admin", ttl=DEV_TTL, admin=True)
+    me = program()
     at = f"--url {server.url} --token"
-    print(f"# watch\ntriows tail session:demo {at} {watch}\n")
-    print(f"# publish\ntriows publish session:demo hello {at} {speak}\n")
-    print(
-        f"# run a command and publish what it prints\ntriows run {at} {speak} -- ping localhost\n"
-    )
+    print(f"# watch\n{me} tail session:demo {at} {watch}\n")
+    print(f"# publish\n{me} publish session:demo hello {at} {speak}\n")
+    print(f"# run a command and publish what it prints\n{me} run {at} {speak} -- ping localhost\n")
     http = server.url.replace("ws", "http", 1).removesuffix("/ws")
     print(f"# look\ncurl -H 'Authorization: Bearer {admin}' {http}/api/connections", flush=True)
 

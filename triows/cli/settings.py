@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -75,6 +76,8 @@ def load(config: Path | None) -> Settings:
         ConfigError: naming the file or variable, and the key that is wrong.
     """
     path = _config_path(config)
+    if path is not None:
+        _read(path)
     converter = ts.converters.get_default_cattrs_converter()
     ts.register_strlist_hook(converter, sep=",")
     loaders: list[Any] = [EnvLoader(PREFIX), DictLoader(_nested(flags.given))]
@@ -83,12 +86,19 @@ def load(config: Path | None) -> Settings:
     try:
         with attrs.validators.disabled():  # done below, where the errors stay our own
             loaded = ts.load_settings(Settings, loaders, converter=converter)
-    except FileNotFoundError:
-        raise ConfigError(f"there is no configuration file {path}") from None
     except (TsError, ExceptionGroup) as error:
-        raise ConfigError(f"bad settings: {_first_reason(error)}") from None
+        raise ConfigError(f"bad settings: {_first_reason(error, config)}") from None
     _validate(loaded, config)
     return loaded
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
 
 
 def _validate(settings: Settings, config: Path | None) -> None:
@@ -99,8 +109,8 @@ def _validate(settings: Settings, config: Path | None) -> None:
         try:
             attrs.validate(value)
         except ConfigError as error:
-            path = f"{section.name}.{str(error).split()[0]}"
-            raise ConfigError(f"{section.name}.{error} ({sources(config)[path]})") from None
+            source = sources(config).get(str(error).split()[0], "default")
+            raise ConfigError(f"{error} ({source})") from None
 
 
 def _config_path(config: Path | None) -> Path | None:
@@ -119,18 +129,19 @@ def _nested(given: Mapping[str, list[str]]) -> dict[str, Any]:
     return nested
 
 
-def _first_reason(error: BaseException) -> str:
+def _first_reason(error: BaseException, config: Path | None) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return str(error)
+    told = re.match(r"Could not convert value (.+) for option '([\w.]+)' from", str(error))
+    if told is None:
+        return str(error)
+    return f"{told[2]} cannot be {told[1]} ({sources(config)[told[2]]})"
 
 
 def sources(config: Path | None) -> dict[str, str]:
     """Return for each setting where its value came from."""
     path = _config_path(config)
-    in_file: dict[str, Any] = {}
-    if path is not None:
-        in_file = tomllib.loads(path.read_text())
+    in_file = _read(path) if path is not None else {}
     return {name: _source(name, path, in_file) for name, _ in fields(Settings())}
 
 

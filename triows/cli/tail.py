@@ -11,7 +11,7 @@ import msgspec
 import trio
 
 import triows
-from triows.cli.output import harmless, note, styled, wants_colour
+from triows.cli.output import escape_json, harmless, note, styled, wants_colour
 
 
 def parse_since(text: str) -> triows.Position:
@@ -41,7 +41,11 @@ async def tail(
         start = {"from_start": True}
     async with client.subscribe(channel, **start) as messages, _position_told(messages):
         async for message in messages:
-            text = _as_json(message) if as_json else render(message, colour=colour)
+            if as_json:
+                assert messages.position is not None
+                text = _as_json(message, messages.position.epoch)
+            else:
+                text = render(message, colour=colour)
             await _print(text)
     return 0
 
@@ -51,7 +55,7 @@ async def _position_told(messages: triows.Subscription) -> AsyncIterator[None]:
     """Say on interruption where to go on."""
     try:
         yield
-    except trio.Cancelled:
+    except (trio.Cancelled, KeyboardInterrupt):
         position = messages.position
         if position is not None:
             note(f"go on with --since {position.epoch}:{position.offset}")
@@ -68,23 +72,27 @@ def _write(text: str) -> None:
     sys.stdout.flush()
 
 
-def _as_json(message: triows.Message) -> str:
-    data = msgspec.Raw(message.raw or b"null")
+def _as_json(message: triows.Message, epoch: str) -> str:
+    """Return a message as one line of JSON, with its epoch, so that one can go on from it."""
     fields = {
         "type": message.type,
         "id": message.id,
         "channel": message.channel,
+        "epoch": epoch,
         "offset": message.offset,
         "timestamp": message.timestamp,
-        "data": data,
+        "data": msgspec.Raw(msgspec.json.format(message.raw or b"null", indent=-1)),
     }
     present = {name: value for name, value in fields.items() if value is not None}
-    return msgspec.json.encode(present).decode()
+    return escape_json(msgspec.json.encode(present).decode())
 
 
 def render(message: triows.Message, *, colour: bool) -> str:
     """Return a message as a person reads it; nothing in it can steer the terminal."""
-    data = message.data
+    try:
+        data = message.data
+    except RecursionError:
+        data = "(nested too deeply to be shown)"
     match message.type:
         case "log":
             return _render_log(data, colour=colour)
@@ -114,12 +122,15 @@ def _describe_end(data: Any) -> str:
 
 
 def _describe_gap(data: Any) -> str:
-    if data["reason"] == "epoch":
+    data = data if isinstance(data, dict) else {}
+    count, reason = data.get("count"), data.get("reason")
+    if reason == "epoch":
         text = "-- the log began anew"
-        return text + (f"; its first {data['count']} messages are gone" if data["count"] else "")
-    return f"-- {data['count']} messages are missing ({data['from']} to {data['to']}): " + (
-        "no longer kept" if data["reason"] == "retention" else "too slow for them"
-    )
+        text += f"; its first {count} messages are gone" if count else ""
+    else:
+        why = "no longer kept" if reason == "retention" else "too slow for them"
+        text = f"-- {count} messages are missing ({data.get('from')} to {data.get('to')}): {why}"
+    return harmless(text, colour=False)
 
 
 def _compact(data: Any) -> str:

@@ -95,19 +95,23 @@ class Front:
         with trio.move_on_after(self._settings.limits.handshake_timeout) as scope:
             self._pending[scope] = None
             if len(self._pending) > MAX_PENDING:
-                next(iter(self._pending)).cancel(reason="too many connections are opening")
+                oldest = next(iter(self._pending))
+                del self._pending[oldest]
+                oldest.cancel(reason="too many connections are opening")
             try:
                 await transport.start()
                 return await self._open(transport, admit)
             except PeerGone:
                 pass
             finally:
-                del self._pending[scope]
+                self._pending.pop(scope, None)
         return None
 
     async def _open(self, transport: Transport, admit: Callable[[Upgrade], None]) -> Upgrade | None:
+        method = "GET"
         try:
             head = await read_head(transport)
+            method = head.method
             if head.path == "/ws":
                 upgrade = await self._check(head, transport.peer)
                 admit(upgrade)
@@ -120,7 +124,7 @@ class Front:
             request_error = RequestError(error.code, error.message, retry_after=error.retry_after)
             status, body = error.status, {"type": "error", "data": error_data(request_error)}
             retry_after = error.retry_after
-        await _answer(transport, status, body, retry_after)
+        await _answer(transport, status, body, retry_after, with_body=method != "HEAD")
         return None
 
     async def _check(self, head: Head, peer: str) -> Upgrade:
@@ -160,7 +164,9 @@ class Front:
                 404, ErrorCode.NOT_FOUND, f"there is nothing at {head.path[:100]!r}"
             )
         if head.method not in ("GET", "HEAD"):
-            raise HandshakeRefused(405, ErrorCode.BAD_REQUEST, "only GET is answered here")
+            raise HandshakeRefused(
+                405, ErrorCode.BAD_REQUEST, "only GET and HEAD are answered here"
+            )
         if public is None:
             check_origin(head, self._settings.server.allowed_origins, loopback=self._loopback)
             token = find_token(head, in_query=False)
@@ -174,7 +180,9 @@ class Front:
         return resource()
 
 
-async def _answer(transport: Transport, status: int, body: Any, retry_after: int | None) -> None:
+async def _answer(
+    transport: Transport, status: int, body: Any, retry_after: int | None, *, with_body: bool
+) -> None:
     """Send one JSON answer and let the peer take it: closed with bytes unread, a socket would
     reset, and the answer might be lost.
     """
@@ -192,9 +200,12 @@ async def _answer(transport: Transport, status: int, body: Any, retry_after: int
         lines += ["Upgrade: websocket", "Sec-WebSocket-Version: 13"]
     if status == HTTPStatus.UNAUTHORIZED:
         lines.append("WWW-Authenticate: Bearer")
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        lines.append("Allow: GET, HEAD")
+    head = "\r\n".join(lines).encode() + b"\r\n\r\n"
     with trio.move_on_after(_LINGER):
         try:
-            await transport.send_all("\r\n".join(lines).encode() + b"\r\n\r\n" + text)
+            await transport.send_all(head + text if with_body else head)
         except (OSError, trio.BrokenResourceError):
             return
         await transport.finish()

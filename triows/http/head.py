@@ -126,7 +126,7 @@ def check_upgrade(head: Head) -> None:
     """
     upgrades = [token.lower() for token in head.tokens("upgrade")]
     connection = [token.lower() for token in head.tokens("connection")]
-    if "websocket" not in upgrades or "upgrade" not in connection:
+    if upgrades != ["websocket"] or "upgrade" not in connection:
         raise HandshakeRefused(
             426, ErrorCode.UPGRADE_REQUIRED, "this address speaks WebSocket only"
         )
@@ -177,16 +177,16 @@ def find_token(head: Head, *, in_query: bool) -> str | None:
     Raises:
         HandshakeRefused: 400 for a token in the address where that is not switched on.
     """
+    in_address = parse_qs(head.query).get("token")
+    if in_address and not in_query:
+        raise _bad(
+            "a token in the address ends up in logs: send it as `Authorization: Bearer`, as "
+            "the subprotocol `bearer.<token>`, or in an `auth` message"
+        )
     scheme, _, credentials = head.header("authorization").partition(" ")
     if scheme.lower() == "bearer" and credentials.strip():
         return credentials.strip()
     for offer in head.tokens("sec-websocket-protocol"):
         if offer.startswith("bearer."):
             return offer.removeprefix("bearer.")
-    tokens = parse_qs(head.query).get("token")
-    if tokens and not in_query:
-        raise _bad(
-            "a token in the address ends up in logs: send it as `Authorization: Bearer`, as "
-            "the subprotocol `bearer.<token>`, or in an `auth` message"
-        )
-    return tokens[0] if tokens else None
+    return in_address[0] if in_address else None
