@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
@@ -10,11 +11,13 @@ from pathlib import Path
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 
 import triows
 from tests.support import SECRET, token
 from tests.support_client import cli, read_all
-from triows.cli.run import MAX_LINE, run_command
+from triows.cli.run import MAX_LINE, LineCutter, run_command
 
 
 class _Published:
@@ -72,6 +75,7 @@ async def test_run_shows_what_it_publishes(capsysbinary: pytest.CaptureFixture[b
         ("kill -TERM $$", 143, "killed by SIGTERM"),
         ("kill -KILL $$", 137, "killed by SIGKILL"),
         ("kill -INT $$", 130, "killed by SIGINT"),
+        ("kill -40 $$", 168, "killed by signal 40"),
     ],
 )
 async def test_run_passes_the_status_on(script: str, status: int, reason: str | None) -> None:
@@ -147,6 +151,93 @@ async def test_run_does_not_wait_for_a_grandchild(capfd: pytest.CaptureFixture[s
     assert published.messages[-1].data == {"exit_code": 3}
 
 
+async def test_run_publishes_a_last_line_although_the_pipe_stays_open(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """What the command wrote last, without newline, is not lost to what it left running."""
+    _, published = await _shell("sleep 30 & echo $!; printf partial; printf oh >&2; exit 0")
+    pid, *lines = published.lines("stdout")
+    os.kill(int(pid), signal.SIGKILL)
+    assert lines == ["partial"]
+    assert published.lines("stderr") == ["oh"]
+    assert published.messages[-1].type == "end"
+
+
+async def test_run_keeps_the_characters_of_a_long_line(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Where a long line is cut, no character is."""
+    script = "import sys; sys.stdout.buffer.write(b'a' + 'é€😀'.encode() * 50_000)"
+    _, published = await _run(sys.executable, "-c", script)
+    pieces = published.lines("stdout")
+    assert "".join(pieces) == "a" + "é€😀" * 50_000
+    assert len(pieces) > 1
+
+
+@given(
+    st.lists(st.sampled_from(["a", "é", "€", "😀", "\r", "\n", "ab" * 20]), max_size=60),
+    st.lists(st.integers(1, 7), min_size=1),
+)
+def test_line_cutter_takes_any_chunks(parts: list[str], sizes: list[int]) -> None:
+    """However the bytes come, the lines are the same, none too long, and nothing is lost."""
+    text = "".join(parts)
+    cutter, data, lines = LineCutter(), text.encode(), []
+    for size in itertools.cycle(sizes):
+        if not data:
+            break
+        lines += cutter.cut(data[:size])
+        data = data[size:]
+    *complete, rest = text.split("\n")
+    assert lines == [line.removesuffix("\r") for line in complete]
+    assert cutter.finish() == rest
+
+
+@pytest.mark.parametrize("size", [997, 65_536, 1_000_000])
+@pytest.mark.parametrize("end", ["", "\n", "\nb"])
+@pytest.mark.parametrize("start", [0, 1])
+def test_line_cutter_cuts_what_is_too_long(start: int, end: str, size: int) -> None:
+    """A long line comes in pieces of bounded size, and together they are the line."""
+    text = "a" * start + "é" * (2 * MAX_LINE)
+    cutter, data, lines = LineCutter(), (text + end).encode(), []
+    for at in range(0, len(data), size):
+        lines += cutter.cut(data[at : at + size])
+    last = cutter.finish()
+    assert max(map(len, [*lines, last])) <= MAX_LINE
+    assert "".join([*lines, last]) == (text + end).replace("\n", "")
+
+
+async def test_run_takes_arguments_that_are_no_text(capfd: pytest.CaptureFixture[str]) -> None:
+    """Arguments that are not UTF-8 reach the command as they are, and are published readably."""
+    status, published = await _run("sh", "-c", "printf '%s' \"$1\"; exit 3", "sh", "a\udcff")
+    assert status == 3
+    assert published.messages[0].data["command"].endswith("'a\ufffd'")
+    assert published.lines("stdout") == ["a\ufffd"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_run_can_be_stopped_while_the_server_is_gone(number: signal.Signals) -> None:
+    """When the command has ended, nothing but a server that is gone is waited for: one signal."""
+    async with cli("serve", "--dev", "--server.port", "0") as server:
+        url = (await server.says(r"listens on (ws://\S+)"))[1]
+        speak = (await server.says(r"publish session:demo hello .*--token (\S+)", "out"))[1]
+        script = "echo a; read line; echo b"
+        access = ("--url", url, "--token", speak)
+        async with cli("run", *access, "--", "sh", "-c", script) as command:
+            await command.says("a\n", "out")
+            server.process.kill()
+            await server.ended()
+            await command.says("trying again")
+            await command.tell("go on\n")
+            await command.says("b\n", "out")
+            with trio.fail_after(10):
+                while not command.err.endswith("everything was published\n"):
+                    command.process.send_signal(number)
+                    with trio.move_on_after(0.2):
+                        await command.says("before everything was published\n")
+                await command.ended()
+            assert "Traceback" not in command.err
+
+
 async def test_run_goes_on_when_it_is_no_longer_published(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
@@ -191,7 +282,7 @@ async def test_run_opens_a_server_on_a_free_port() -> None:
             pass  # somebody has it already: as well
         script = "read line; echo got $line; exit 4"
         async with cli("run", "--id", "42", "--", "sh", "-c", script) as command:
-            hint = await command.says(r"triows tail (\S+) --url (\S+) --token (\S+)")
+            hint = await command.says(r" tail (\S+) --url (\S+) --token (\S+)")
             channel, url, bearer = hint.groups()
             assert channel == "session:42"
             assert ":8080/" not in url

@@ -175,6 +175,56 @@ def test_settings_error_names_the_variable(
     assert "-3" in error
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "key"),
+    [
+        ("TRIOWS_LIMITS_MAX_CONNECTIONS", "many", "limits.max_connections"),
+        ("TRIOWS_SERVER_TOKEN_IN_QUERY", "perhaps", "server.token_in_query"),
+    ],
+)
+def test_settings_error_names_the_variable_of_another_kind(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: str,
+    key: str,
+) -> None:
+    """A word where a number belongs is named with its variable and its setting."""
+    monkeypatch.setenv(name, value)
+    error = _error(capsys, "config")
+    assert all(word in error for word in (name, key, value)), error
+
+
+@pytest.mark.parametrize("text", ["a = [", "[limits\n"])
+def test_settings_file_that_is_no_toml(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    """An error of syntax is named with the file."""
+    error = _error(capsys, "config", "--config", _file(tmp_path, text))
+    assert "triows.toml is not TOML" in error
+
+
+def test_settings_file_that_is_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Bytes that are not UTF-8 are no TOML either."""
+    (tmp_path / "a.toml").write_bytes(b"\xff")
+    assert "a.toml is not TOML" in _error(capsys, "config", "--config", "a.toml")
+
+
+def test_settings_file_that_is_a_directory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory is no file, however it was named."""
+    assert str(tmp_path) in _error(capsys, "config", "--config", str(tmp_path))
+    monkeypatch.setenv("TRIOWS_CONFIG", str(tmp_path))
+    assert str(tmp_path) in _error(capsys, "config")
+
+
+def test_settings_flag_out_of_range(capsys: pytest.CaptureFixture[str]) -> None:
+    """A flag with a number that cannot be is named, in one line."""
+    error = _error(capsys, "config", "--limits.max-connections=-1")
+    assert "limits.max_connections is -1" in error
+
+
 def test_settings_file_missing(capsys: pytest.CaptureFixture[str]) -> None:
     """A file that is not there is an error, not the defaults."""
     assert "not/there.toml" in _error(capsys, "config", "--config", "not/there.toml")
@@ -213,6 +263,19 @@ def test_token_has_issuer_and_audience(
     assert trio.run(verify).grants.admin
 
 
+def test_token_is_signed_with_the_algorithm_of_the_settings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A server that takes HS512 only believes the printed token."""
+    long = SECRET * 2
+    (tmp_path / "long").write_text(long)
+    auth = "[auth]\nsecret_file = 'long'\nalgorithms = ['HS512']\n"
+    assert run_app(["token", "--sub", "me", "--config", _file(tmp_path, auth)]) == 0
+    bearer = capsys.readouterr().out.strip()
+    verifier = triows.JWTAuth(long, algorithms=["HS512"])
+    assert trio.run(verifier.verify, bearer).user == "me"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -220,6 +283,10 @@ def test_token_has_issuer_and_audience(
         (["--auth.secret-file", "nowhere"], "auth.secret_file: nowhere"),
         (["--auth.secret-file", "short"], "32"),
         (["--auth.secret-file", ""], "auth.secret_file"),
+        (["--ttl", "inf"], "ttl"),
+        (["--ttl", "nan"], "ttl"),
+        (["--auth.algorithms", "HS512"], "64"),
+        (["--auth.algorithms", "RS256"], "RS256"),
     ],
 )
 def test_token_errors_are_one_line(

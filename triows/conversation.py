@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Any, Final, final
+from typing import Annotated, Any, Final, final
 
 import attrs
+import msgspec
 import trio
 import uuid_utils
 
-from triows.codec import decode, encode_json, encode_request
+from triows.codec import decode, decode_data, encode_json, encode_request
 from triows.dial import Dialed
 from triows.errors import CloseCode, ConnectionClosed, HandshakeRefused, RequestError
 from triows.limits import TokenBucket
@@ -25,11 +26,42 @@ logger = logging.getLogger("triows.client")
 
 TICK: Final = 0.001  # seconds; the least that is worth a wait
 PACE: Final = 0.9  # of the server's rate limit: what we send at most
-_GREETING: Final = ("limits", "heartbeat", "expires_at")  # what we cannot do without
 _ANSWERS: Final = frozenset({"ack", "error", "auth", "pong"})
 _REFRESH_AT: Final = 0.8  # of a token's remaining life, after which a new one is asked for
 
 GetToken = Callable[[], Awaitable[str | None]]
+
+
+_Rate = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
+_Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
+
+
+class _Limits(msgspec.Struct):
+    messages_per_second: _Rate
+    messages_burst: _Rate = 0
+    bytes_per_second: _Rate = 0
+
+
+class _Heartbeat(msgspec.Struct):
+    ping_interval: _Seconds
+    pong_timeout: _Seconds
+    idle_timeout: _Seconds
+
+
+class _Greeting(msgspec.Struct):
+    """What of the server's greeting we cannot do without."""
+
+    limits: _Limits
+    heartbeat: _Heartbeat
+    expires_at: Annotated[float, msgspec.Meta(ge=0, le=1e15)]
+
+
+class _Reconnect(msgspec.Struct):
+    after: Annotated[float, msgspec.Meta(ge=0, le=3600)]
+
+
+_greeting: Final = msgspec.json.Decoder(_Greeting)
+_reconnect: Final = msgspec.json.Decoder(_Reconnect)
 
 
 @final
@@ -85,6 +117,7 @@ class Conversation:
         self._get_token = get_token
         self._asked: dict[str, Subscription] = {}  # by the id of the `subscribe`
         self._heard_at = trio.current_time()
+        self._greeting: _Greeting | None = None
         self._token_life = 0.0  # seconds, of the token the server has
 
     async def greet(self) -> None:
@@ -102,11 +135,11 @@ class Conversation:
 
     def _authenticated(self, message: Message) -> None:
         """Take what the server says of who we are, and for how long by its own clock."""
-        session = message.data
-        self._desk.session = {name: session[name] for name in _GREETING} | session
+        self._greeting = decode_data(message, _greeting)
+        self._desk.session = message.data
         stamp = message.timestamp
         now = datetime.fromisoformat(stamp).timestamp() if stamp else time.time()
-        self._token_life = float(session["expires_at"]) - now
+        self._token_life = self._greeting.expires_at - now
 
     async def run(self, nursery: trio.Nursery) -> None:
         """Take up where the last connection ended, and go on until this one does.
@@ -114,13 +147,14 @@ class Conversation:
         Raises:
             ConnectionClosed: always; how it ended. Also from the tasks in `nursery`.
         """
-        desk, session = self._desk, self._desk.session
+        desk, greeting = self._desk, self._greeting
+        assert greeting is not None
         desk.wanted = dict.fromkeys(
             s for s in desk.subscriptions.values() if not (s.paused or s.is_over)
         )
         desk.outbox.restart()
-        nursery.start_soon(self._write, session["limits"])
-        nursery.start_soon(self._keep_alive, session["heartbeat"])
+        nursery.start_soon(self._write, greeting.limits)
+        nursery.start_soon(self._keep_alive, greeting.heartbeat)
         if self._get_token is not None:
             nursery.start_soon(self._refresh, self._get_token)
         while True:
@@ -141,7 +175,7 @@ class Conversation:
             case MessageType.AUTH:
                 self._authenticated(message)
             case MessageType.RECONNECT:
-                self._desk.stay_away = float(message.data["after"])
+                self._desk.stay_away = decode_data(message, _reconnect).after
             case MessageType.ERROR if message.id is None:
                 self._take_error(message)
             case MessageType.PONG | MessageType.ACK | MessageType.ERROR:
@@ -182,13 +216,13 @@ class Conversation:
 
     # Out
 
-    async def _write(self, limits: Mapping[str, float]) -> None:
+    async def _write(self, limits: _Limits) -> None:
         """Send what is to be sent, no faster than the server said it would take: a request that
         is refused for that, and sent again, has lost its place among the others.
         """
         desk, now = self._desk, trio.current_time()
-        rate, bytes_rate = limits["messages_per_second"], limits.get("bytes_per_second", 0)
-        burst = limits.get("messages_burst", rate) or rate
+        rate, bytes_rate = limits.messages_per_second, limits.bytes_per_second
+        burst = limits.messages_burst or rate
         messages = TokenBucket(rate * PACE, min(rate, burst) * PACE, now)
         size = TokenBucket(bytes_rate * PACE, bytes_rate * PACE, now)
         while True:
@@ -223,10 +257,10 @@ class Conversation:
 
     # Alive, and allowed
 
-    async def _keep_alive(self, heartbeat: dict[str, float]) -> None:
+    async def _keep_alive(self, heartbeat: _Heartbeat) -> None:
         """Ping when it is quiet: the server closes what is idle, and a dead network is silent."""
-        interval = min(heartbeat["ping_interval"], heartbeat["idle_timeout"] / 2)
-        timeout = heartbeat["pong_timeout"]
+        interval = min(heartbeat.ping_interval, heartbeat.idle_timeout / 2)
+        timeout = heartbeat.pong_timeout
         while True:
             await trio.sleep(interval)
             asked_at = trio.current_time()

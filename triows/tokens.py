@@ -291,6 +291,8 @@ def make_token(
     }
     if admin:
         payload["triows"]["admin"] = True
+    if algorithm not in FAMILIES["secret"]:
+        raise ConfigError(f"a token cannot be signed with a secret and {algorithm}")
     key = check_secret(secret)
     check_strength(key, [algorithm])
     return jwt.encode(payload, key, algorithm=algorithm)

@@ -187,10 +187,9 @@ class LineCutter:
         """Take the next bytes and return the lines they complete."""
         *lines, rest = (self._rest + self._decode(chunk)).split("\n")
         pieces = [piece for line in lines for piece in _pieces(line)]
-        while len(rest) > MAX_LINE:
-            pieces.append(rest[:MAX_LINE])
-            rest = rest[MAX_LINE:]
-        self._rest = rest
+        whole = len(rest) - len(rest) % MAX_LINE if len(rest) > MAX_LINE else 0
+        pieces += [rest[at : at + MAX_LINE] for at in range(0, whole, MAX_LINE)]
+        self._rest = rest[whole:]
         return pieces
 
     def finish(self) -> str:
