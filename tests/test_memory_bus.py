@@ -264,3 +264,15 @@ async def test_refused_message_is_booked_too(mock_clock: trio.testing.MockClock)
     mock_clock.jump(2)
     assert isinstance(await bench.publish("a:1", id="2"), RequestError)
     bench.check()
+
+
+async def test_logs_only_asked_for_give_way_first() -> None:
+    """Naming endless channels costs nobody a message."""
+    bench = _Bench(total_bytes=20_000)
+    for _ in range(5):
+        await bench.publish("a:real", 1000)
+    for number in range(100):
+        await bench.bus.open(f"a:junk{number}")
+    assert bench.kept()["a:real"] == [1, 2, 3, 4, 5]
+    assert bench.bus.size <= 20_000
+    bench.check()

@@ -42,6 +42,9 @@ class Request:
 Handler = Callable[[Request], Awaitable[Any]]
 """An application's handler.
 
+For a `command` the grants were checked; who may send messages of the application's own types,
+and on which channel, is for the handler to decide.
+
 What it returns (anything with a JSON form) is the `data` of the `ack`, for a `command` its
 `result`. A RequestError it raises is sent as it is, anything else as `handler_failed`.
 """

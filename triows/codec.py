@@ -211,7 +211,8 @@ def error_data(error: RequestError) -> dict[str, object]:
     """Return the `data` of an `error`; `retry_after` (seconds) only when it is known."""
     data: dict[str, object] = {
         "code": error.code,
-        "message": error.message[:MAX_ERROR],  # it may quote what a peer sent
+        # It may quote what a peer sent, and an application's may hold halves of characters.
+        "message": str(error.message)[:MAX_ERROR].encode(errors="replace").decode(),
         "retry": error.retry,
     }
     if error.retry_after is not None:

@@ -5,6 +5,7 @@ In every rate and count 0 means unlimited. Sizes are bytes, times seconds.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import attrs
@@ -21,9 +22,9 @@ def _count(default: int) -> Any:
 
 def _limit(default: float, minimum: float) -> Any:
     def check(instance: object, attribute: Any, value: float) -> None:
-        if not value >= minimum:
+        if not minimum <= value < math.inf:
             path = f"{_SECTIONS[type(instance).__name__]}.{attribute.name}"
-            raise ConfigError(f"{path} is {value}; it must be {minimum} or more")
+            raise ConfigError(f"{path} is {value}; it must be {minimum} or more, and finite")
 
     return attrs.field(default=default, validator=check)
 

@@ -6,6 +6,7 @@ cursor" cannot be torn apart by another task, and no lock and no merge buffer is
 
 from __future__ import annotations
 
+import math
 import secrets
 from array import array
 from collections import OrderedDict
@@ -22,6 +23,9 @@ OVERHEAD: Final = 1024
 
 MESSAGE_OVERHEAD: Final = 64
 """Bytes each message is counted with beside its own: object head, slot, time."""
+
+MAX_IDS: Final = 10_000
+"""Ids remembered of one channel; a burst of more shortens the window."""
 
 _ID_OVERHEAD: Final = 256
 """Bytes a remembered id is counted with."""
@@ -57,6 +61,7 @@ class Log:
     """
 
     __slots__ = (
+        "_forget_at",
         "_frames",
         "_head_bytes",
         "_ids",
@@ -88,6 +93,7 @@ class Log:
         self._times = array("d")
         self._skip = 0  # slots at the front of _frames and _times that are given up already
         self._ids: OrderedDict[tuple[str, str], tuple[int, float]] = OrderedDict()
+        self._forget_at = math.inf  # when the window of the oldest is over
 
     @property
     def position(self) -> Position:
@@ -108,28 +114,27 @@ class Log:
         Raises:
             RequestError: `ended`.
         """
-        if message.id is not None:
-            self._forget_ids(now)
-            known = self._ids.get((user, message.id))
+        id_, limits = message.id, self._limits
+        if id_ is not None:
+            if now > self._forget_at or len(self._ids) >= MAX_IDS:
+                self._forget_ids(now)
+            known = self._ids.get((user, id_))
             if known is not None:
                 return Receipt(Position(self.epoch, known[0]), duplicate=True)
         if self.ended is not None:
             raise RequestError(
                 ErrorCode.ENDED, f"{self.channel} has ended; nothing can be published to it"
             )
-        offset = self.head + 1
+        offset = self.head = self.head + 1
         frame = encode_published(message, self._head_bytes, offset)
-        self.head = offset
         self._frames.append(frame)
         self._times.append(now)
         self.size += len(frame) + MESSAGE_OVERHEAD
         self.touched = now
-        if message.id is not None:
-            self._ids[user, message.id] = (offset, now)
-            self.size += _ID_OVERHEAD
+        if id_ is not None:
+            self._remember(user, id_, offset, now)
         if message.type == MessageType.END:
             self.ended = message.raw or b"{}"
-        limits = self._limits
         if (
             0 < limits.max_messages <= offset - self.earliest
             or 0 < limits.max_bytes < self.size
@@ -138,12 +143,19 @@ class Log:
             self.trim(now)
         return Receipt(Position(self.epoch, offset))
 
+    def _remember(self, user: str, id_: str, offset: int, now: float) -> None:
+        if not self._ids:
+            self._forget_at = now + self._limits.idempotency_window
+        self._ids[user, id_] = (offset, now)
+        self.size += _ID_OVERHEAD
+
     def trim(self, now: float) -> None:
         """Give up what the limits do not cover any more, oldest first."""
         limits = self._limits
         while 0 < limits.max_messages <= self.head - self.earliest:
             self.drop_oldest()
-        while 0 < limits.max_bytes < self.size and self.earliest < self.head:
+        most = limits.max_bytes + len(self._ids) * _ID_OVERHEAD  # of messages; ids are apart
+        while limits.max_bytes > 0 and self.size > most and self.earliest < self.head:
             self.drop_oldest()
         if limits.max_age:
             while self.earliest <= self.head and self._times[self._skip] < now - limits.max_age:
@@ -162,14 +174,20 @@ class Log:
             self._skip = 0
 
     def _forget_ids(self, now: float) -> None:
-        window = self._limits.idempotency_window
+        """Forget ids whose window is over, and the oldest of too many."""
         ids = self._ids
         while ids:
-            key = next(iter(ids))
-            if now - ids[key][1] <= window and not 0 < self._limits.max_messages < len(ids):
+            _, at = ids[next(iter(ids))]
+            self._forget_at = at + self._limits.idempotency_window
+            if now <= self._forget_at and len(ids) < MAX_IDS:
                 return
-            del ids[key]
+            ids.popitem(last=False)
             self.size -= _ID_OVERHEAD
+
+    def forget_all_ids(self) -> None:
+        """Give up remembering ids: memory is short."""
+        self.size -= len(self._ids) * _ID_OVERHEAD
+        self._ids.clear()
 
     def slice(self, cursor: int, max_bytes: int) -> Slice:
         """Return what follows `cursor`, at most `max_bytes` unless one message is larger.

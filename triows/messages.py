@@ -216,5 +216,5 @@ class Patterns:
         if channel in self.exact:
             return True
         if is_system(channel):
-            return any(p.startswith("s") and channel.startswith(p) for p in self.prefixes)
+            return any(p.startswith(SYSTEM) and channel.startswith(p) for p in self.prefixes)
         return channel.startswith(self.prefixes)

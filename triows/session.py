@@ -15,10 +15,10 @@ import msgspec
 from triows import requests
 from triows.auth import Action
 from triows.codec import clock, decode, decode_data, encode_error, encode_json, encode_push
-from triows.errors import AuthError, Close, CloseCode, ErrorCode, RequestError
+from triows.errors import AuthError, Close, CloseCode, ErrorCode, HandshakeRefused, RequestError
 from triows.frames import encode_frame
 from triows.limits import Budget
-from triows.messages import Message, MessageType
+from triows.messages import Message, MessageType, check_channel
 from triows.peer import Peer, Services, acknowledge, authorize, channel_of
 from triows.publishing import Publisher
 
@@ -78,6 +78,8 @@ class Session:
         if handle is not None:
             await handle(self, request)
         elif request.type in self._services.application.handlers:
+            if request.channel is not None:
+                check_channel(request.channel)
             self.publisher.hand_on(request)
         else:
             raise RequestError(ErrorCode.UNKNOWN_TYPE, f"unknown type {request.type[:40]!r}")
@@ -91,14 +93,12 @@ class Session:
             identity = await self._services.authenticator.verify(token)
             if old is not None and identity.user != old.user:
                 raise AuthError("the new token is of another user; open a new connection")
-        except AuthError as error:
+        except HandshakeRefused as error:
             if old is None:
                 self._peer.request_close(Close(CloseCode.UNAUTHORIZED, error.message))
             raise RequestError(ErrorCode.UNAUTHORIZED, error.message) from None
         self.publisher.forget()
         self._peer.authenticated(identity)
-        if self._peer.identity is not identity:  # refused for another reason, and closing
-            return
         await self._recheck_subscriptions()
         self._peer.outgoing.offer(self.greeting(request.id))
 

@@ -151,14 +151,14 @@ class JWTAuth:
             kind = family_of(allowed or ("RS256",))
             self._keys = KeySet(str(jwks_url), kind, list(allowed or (DEFAULT_ALGORITHM[kind],)))
         self._algorithms = list(allowed or (DEFAULT_ALGORITHM[kind],))
-        if self._key is not None:
-            check_strength(self._key, self._algorithms)
         foreign = set(self._algorithms) - FAMILIES[kind]
         if foreign:
             raise ConfigError(
                 f"auth.algorithms: {', '.join(sorted(foreign))} cannot be used with a key of "
                 f"the kind {kind!r}; allowed: {', '.join(sorted(FAMILIES[kind]))}"
             )
+        if self._key is not None:
+            check_strength(self._key, self._algorithms)
         self._issuer = issuer or None
         self._audience = audience or None
 

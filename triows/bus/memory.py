@@ -30,6 +30,7 @@ class MemoryBus(Bus):
         self._limits = limits
         self._tell = tell
         self._logs: OrderedDict[str, Log] = OrderedDict()  # quiet for longest first
+        self._empty: OrderedDict[str, Log] = OrderedDict()  # those never published to
         self._thick: OrderedDict[str, Log] = OrderedDict()  # those that hold more than one message
 
     def submit(self, channel: str, message: Message, user: str, done: Done) -> None:
@@ -82,12 +83,13 @@ class MemoryBus(Bus):
         log = self._logs.get(channel)
         if log is None:
             log = Log(channel, self._limits, trio.current_time())
-            self._logs[channel] = log
+            self._logs[channel] = self._empty[channel] = log
             self._resize(log.size)
         return log
 
     def _touch(self, log: Log) -> None:
         self._logs.move_to_end(log.channel)
+        self._empty.pop(log.channel, None)
         if log.head > log.earliest:
             self._thick[log.channel] = log
             self._thick.move_to_end(log.channel)
@@ -99,27 +101,35 @@ class MemoryBus(Bus):
             self._shrink(limit)
 
     def _shrink(self, limit: int) -> None:
-        """Get below `limit`, the quietest channels first: all but their newest message, which
-        says how things stand there; then whole logs that nobody watches.
+        """Get below `limit`: logs that were only asked for and never published to; then, the
+        quietest channels first, all but their newest message, which says how things stand
+        there; then whole logs. A log that is watched stays.
         """
+        self._discard_some(self._empty, len(self._empty) - 1, limit)
         while self.size > limit and self._thick:
             channel, log = next(iter(self._thick.items()))
             before = log.size
             while log.earliest < log.head and self.size - (before - log.size) > limit:
                 log.drop_oldest()
-            self.size += log.size - before
             if log.earliest >= log.head:
+                log.forget_all_ids()
                 del self._thick[channel]
-        for _ in range(len(self._logs) - 1):
+            self.size += log.size - before
+        self._discard_some(self._logs, len(self._logs) - 1, limit)
+
+    def _discard_some(self, logs: OrderedDict[str, Log], most: int, limit: int) -> None:
+        """Discard logs until below `limit`, the first of `logs` first."""
+        for _ in range(most):
             if self.size <= limit:
                 return
-            log = next(iter(self._logs.values()))
+            log = next(iter(logs.values()))
             # One that is watched has to stay: out of the way of the next look.
-            self._logs.move_to_end(log.channel)
+            logs.move_to_end(log.channel)
             self._discard(log)
 
     def _discard(self, log: Log) -> None:
         if not log.watchers:
             del self._logs[log.channel]
             self._thick.pop(log.channel, None)
+            self._empty.pop(log.channel, None)
             self.size -= log.size

@@ -218,6 +218,9 @@ def _with_client(
     token: str | None,
     token_file: Path | None,
 ) -> int:
+    if token is None and token_file is None:
+        raise triows.ConfigError("no token: give --token or --token-file, or set TRIOWS_TOKEN")
+
     async def run() -> int:
         source = token_source(token, token_file)
         async with triows.open_client(url, token=source, on_state=StateTeller()) as client:

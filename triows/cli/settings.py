@@ -78,6 +78,7 @@ def load(config: Path | None) -> Settings:
     path = _config_path(config)
     if path is not None:
         _read(path)
+    _check_environment()
     converter = ts.converters.get_default_cattrs_converter()
     ts.register_strlist_hook(converter, sep=",")
     loaders: list[Any] = [EnvLoader(PREFIX), DictLoader(_nested(flags.given))]
@@ -90,6 +91,15 @@ def load(config: Path | None) -> Settings:
         raise ConfigError(f"bad settings: {_first_reason(error, config)}") from None
     _validate(loaded, config)
     return loaded
+
+
+def _check_environment() -> None:
+    """Refuse a misspelt variable, as a misspelt key is: it would be ignored in silence."""
+    known = {PREFIX + path.upper().replace(".", "_") for path, _ in fields(Settings())}
+    sections = tuple(f"{PREFIX}{f.name.upper()}_" for f in attrs.fields(Settings))
+    for name in os.environ:
+        if name.startswith(sections) and name not in known:
+            raise ConfigError(f"the environment has {name}, which is no setting")
 
 
 def _read(path: Path) -> dict[str, Any]:
