@@ -22,6 +22,7 @@ _CLOSE_FRAME: Final = 0x88
 _SMALL: Final = struct.Struct("!BB").pack
 _MEDIUM: Final = struct.Struct("!BBH").pack
 _LARGE: Final = struct.Struct("!BBQ").pack
+_new: Final = tuple.__new__
 _UNSOUND: Final = -1
 _PLAIN: Final = 0x81  # a text message in one frame
 
@@ -143,7 +144,8 @@ class FrameReader:
             stop = body + size
             if stop > end or size > self._max_message:
                 break
-            out.append(Frame(TEXT, mask(data[body:stop], data[body - 4 : body])))
+            # Without the Python-level constructor: it costs half as much.
+            out.append(_new(Frame, (TEXT, mask(data[body:stop], data[body - 4 : body]))))
             at = stop
         return at
 

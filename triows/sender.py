@@ -104,7 +104,8 @@ class Sender:
             return
         self._replies.append(frame)
         self.reply_size += len(frame)
-        self._hub.ready(self)
+        if not self.queued:
+            self._hub.ready(self)
 
     async def output(self, data: bytes) -> None:
         """Send bytes of the control plane at once; returns when they are on their way."""
