@@ -125,6 +125,7 @@ async def test_crash_of_a_connection_is_its_own(
     """
 
     async def broken(self: Session, request: triows.Message) -> None:
+        await trio.lowlevel.checkpoint()
         raise ZeroDivisionError
 
     async with memory_server() as server:
