@@ -290,8 +290,9 @@ async def test_run_opens_a_server_on_a_free_port() -> None:
                 triows.open_client(url, token=bearer) as client,
                 client.subscribe(channel, from_start=True) as messages,
             ):
+                first = await anext(messages)  # so we are connected before the command ends
                 await command.tell("it\n")
-                received = await read_all(messages)
+                received = [first, *await read_all(messages)]
             assert await command.ended() == 4
         assert command.out == "got it\n"
         assert [m.type for m in received] == ["status", "log", "end"]

@@ -254,7 +254,7 @@ async def test_no_token_is_refused_at_once(
         network = Network(nursery, server)
         started = trio.current_time()
         async with network.client(token=None) as client:
-            with pytest.raises(triows.HandshakeRefused) as caught:
+            with pytest.raises(triows.HandshakeRefused) as caught, trio.fail_after(60):
                 await client.publish(CHANNEL, triows.log(1))
             assert trio.current_time() - started < 0.1
             await trio.sleep(60)

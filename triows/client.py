@@ -150,7 +150,7 @@ class Client:
         finally:
             for pending in sent:
                 outbox.forget(pending)
-        return [Position(a["epoch"], a["offset"]) for a in answers]
+        return [_position(answer) for answer in answers]
 
     async def command(self, channel: str, data: object) -> Any:
         """Send a command; return the data of its `ack` (an application's answer is `result`).
@@ -277,6 +277,14 @@ class Client:
             raise ConnectionClosed(
                 CloseCode.ABNORMAL, f"the token function failed: {error!r}"
             ) from error
+
+
+def _position(answer: Any) -> Position:
+    try:
+        return Position(answer["epoch"], answer["offset"])
+    except (LookupError, TypeError):
+        reason = "the server's `ack` holds no position"
+        raise ConnectionClosed(CloseCode.PROTOCOL_ERROR, reason) from None
 
 
 @asynccontextmanager

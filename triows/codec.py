@@ -13,11 +13,11 @@ from triows.errors import ErrorCode, RequestError
 from triows.frames import encode_frame
 from triows.messages import MAX_ID, Message, MessageType, Position
 
-MAX_NESTING: Final = 100  # levels; Python's own reader gives up near 1000, PHP's at 512
 _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _PAIR: Final = re.compile(rb"\[\]|\{\}")
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 MAX_ERROR: Final = 500  # characters of an error's message
+MAX_NESTING: Final = 100  # levels; Python's own reader gives up near 1000, PHP's at 512
 _T = TypeVar("_T")
 
 
@@ -37,8 +37,12 @@ encode_json: Final = msgspec.json.Encoder().encode
 _TYPES: Final = {str(type_): encode_json(type_) for type_ in MessageType}
 
 
-def decode(payload: bytes) -> Message:
+def decode(payload: bytes, max_nesting: int = MAX_NESTING) -> Message:
     """Read one message; `payload` is known to be UTF-8.
+
+    Args:
+        payload: JSON text.
+        max_nesting: levels that are accepted.
 
     Raises:
         RequestError: `bad_json` or `bad_request`, saying where.
@@ -50,9 +54,9 @@ def decode(payload: bytes) -> Message:
     except (msgspec.DecodeError, RecursionError) as error:
         raise RequestError(ErrorCode.BAD_JSON, f"bad JSON: {error}") from None
     # Most texts have few brackets, and need no closer look.
-    if payload.count(b"[") + payload.count(b"{") > MAX_NESTING and _is_deep(payload, MAX_NESTING):
+    if payload.count(b"[") + payload.count(b"{") > max_nesting and _is_deep(payload, max_nesting):
         raise RequestError(
-            ErrorCode.BAD_JSON, f"bad JSON: nested more than {MAX_NESTING} levels deep"
+            ErrorCode.BAD_JSON, f"bad JSON: nested more than {max_nesting} levels deep"
         )
     id_ = envelope.id
     if id_ is not None and len(id_) > MAX_ID:

@@ -14,7 +14,7 @@ import msgspec
 import trio
 import uuid_utils
 
-from triows.codec import decode, decode_data, encode_json, encode_request
+from triows.codec import MAX_NESTING, decode, decode_data, encode_json, encode_request
 from triows.dial import Dialed
 from triows.errors import CloseCode, ConnectionClosed, HandshakeRefused, RequestError
 from triows.limits import TokenBucket
@@ -25,6 +25,7 @@ from triows.viewer import Subscription
 logger = logging.getLogger("triows.client")
 
 TICK: Final = 0.001  # seconds; the least that is worth a wait
+ANSWER_NESTING: Final = MAX_NESTING + 10  # levels: an answer may wrap whole messages
 PACE: Final = 0.9  # of the server's rate limit: what we send at most
 _ANSWERS: Final = frozenset({"ack", "error", "auth", "pong"})
 _REFRESH_AT: Final = 0.8  # of a token's remaining life, after which a new one is asked for
@@ -128,7 +129,7 @@ class Conversation:
         """
         text = await self._dialed.receive()
         try:
-            self._authenticated(decode(text))
+            self._authenticated(decode(text, ANSWER_NESTING))
         except (RequestError, LookupError, TypeError, ValueError):
             reason = "the server does not speak triows.v1"
             raise ConnectionClosed(CloseCode.PROTOCOL_ERROR, reason) from None
@@ -161,7 +162,7 @@ class Conversation:
             text = await self._dialed.receive()
             self._heard_at = trio.current_time()
             try:
-                self._take(decode(text))
+                self._take(decode(text, ANSWER_NESTING))
             except (RequestError, LookupError, TypeError, ValueError) as error:
                 raise ConnectionClosed(
                     CloseCode.PROTOCOL_ERROR, f"the server broke the protocol: {error!r}"

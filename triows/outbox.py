@@ -11,7 +11,7 @@ import attrs
 import trio
 import uuid_utils
 
-from triows.codec import encode_request
+from triows.codec import decode, encode_request
 from triows.errors import ErrorCode, RequestError, TriowsError
 from triows.messages import Message, MessageType
 
@@ -65,7 +65,7 @@ class Outbox:
         """Have a request sent; it is given an id if it has none.
 
         Raises:
-            RequestError: one with the same id waits already.
+            RequestError: one with the same id waits already, or its data is no JSON.
             TriowsError: `failure`.
         """
         if self.failure is not None:
@@ -76,6 +76,7 @@ class Outbox:
                 ErrorCode.BAD_REQUEST, f"a request with the id {id_!r} waits for its answer already"
             )
         text = encode_request(attrs.evolve(message, id=id_))
+        decode(text)  # refused here, it says why; the server could not even say to whom
         pending = self._pending[id_] = Pending(id_, text, next(self._numbers))
         self._unsent.append(pending)
         self.wake()

@@ -34,10 +34,10 @@ def token_source(
         return token
 
     async def read() -> str:
-        text = await trio.Path(token_file).read_text()
+        text = await trio.Path(token_file).read_text(errors="replace")
         return text.strip()
 
-    if not os.access(token_file, os.R_OK):
+    if not (token_file.is_file() and os.access(token_file, os.R_OK)):
         raise triows.ConfigError(f"cannot read the token file {token_file}")
     return read
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -36,6 +37,8 @@ async def tail(
 ) -> int:
     """Print what is published on `channel` until it ends; return the exit status."""
     colour = wants_colour(sys.stdout)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     start: dict[str, Any] = {"since": since} if since is not None else {"tail": lines}
     if since is None and lines is None:
         start = {"from_start": True}
