@@ -28,8 +28,8 @@ async def echo(transport: Transport) -> None:
             close = Close(CloseCode.NORMAL)
             try:
                 while True:
-                    kind, payload = await wire.receive()
-                    await transport.send_all(encode_frame(payload, kind))
+                    for kind, payload in await wire.receive():
+                        await transport.send_all(encode_frame(payload, kind))
             except PeerError as error:
                 close = error.close
             except ConnectionClosed:

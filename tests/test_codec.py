@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from triows.codec import (
     MAX_NESTING,
     Clock,
+    clock,
     decode,
     decode_data,
     encode_ack,
@@ -26,7 +27,7 @@ from triows.codec import (
 )
 from triows.errors import ErrorCode, RequestError
 from triows.frames import frame_payload
-from triows.messages import MAX_ID, Message, MessageType, Position
+from triows.messages import MAX_ID, Message, MessageType, Receipt
 from triows.requests import AUTH, SUBSCRIBE
 
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
@@ -67,7 +68,7 @@ def _load(text: bytes) -> Any:
 
 
 def _published(message: Message, offset: int = 7) -> Any:
-    return _load(frame_payload(encode_published(message, HEAD, offset)))
+    return _load(frame_payload(encode_published(message, HEAD, offset, clock.now())))
 
 
 def _refusal(payload: bytes) -> ErrorCode:
@@ -94,7 +95,7 @@ def test_data_passes_byte_for_byte(text: str, space: str) -> None:
     sent = b'{"x":0,"data"%b:%b%b%b,"type":"log"}' % ((space.encode(),) * 2 + (data, b"\n"))
     message = decode(sent)
     assert message.raw == data
-    text_out = frame_payload(encode_published(message, HEAD, 1))
+    text_out = frame_payload(encode_published(message, HEAD, 1, clock.now()))
     assert text_out.endswith(b'"data":%b}' % data)
     published = _load(text_out)
     assert list(published) == ["type", "channel", "offset", "timestamp", "data"]
@@ -275,7 +276,7 @@ def test_request_is_read_back(text: str, id_: str | None) -> None:
 )
 def test_ack_names_the_place(id_: str, channel: str) -> None:
     """An `ack` of a published message holds its id, channel and position."""
-    ack = _load(frame_payload(encode_ack(id_, channel, Position("e", 3))))
+    ack = _load(frame_payload(encode_ack(id_, channel, Receipt("e", 3))))
     assert STAMP.fullmatch(ack.pop("timestamp"))
     data = {"epoch": "e", "offset": 3}
     assert ack == {"type": "ack", "id": id_, "channel": channel, "data": data}

@@ -93,7 +93,7 @@ class LogMachine(RuleBasedStateMachine):
             assert (receipt.position.epoch, receipt.position.offset) == (self.epoch, duplicate)
             return
         self.head += 1
-        assert receipt == Receipt(self.log.position)
+        assert receipt == Receipt(self.log.epoch, self.log.head)
         frame = self._read_newest(message)
         self.kept.append((self.head, frame, self.now))
         if message.id is not None:
@@ -235,7 +235,7 @@ def test_log_answers_a_known_id_after_the_end() -> None:
     last = log.append(Message("end", b"", id="b"), "u", 0.0)
     for id_, receipt in (("a", first), ("b", last)):
         again = log.append(Message("log", b"9", id=id_), "u", 1.0)
-        assert again == Receipt(receipt.position, duplicate=True)
+        assert again == Receipt(receipt.epoch, receipt.offset, duplicate=True)
     with pytest.raises(RequestError, match="has ended"):
         log.append(Message("log", b"1", id="c"), "u", 1.0)
     assert log.ended == b"{}"

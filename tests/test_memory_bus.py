@@ -36,7 +36,7 @@ class _Bench:
         await trio.lowlevel.checkpoint()
         outcome: list[Receipt | RequestError] = []
         message = Message(type, b'"%b"' % (b"x" * (size - 2)), id=id)
-        self.bus.submit(channel, message, "ann", outcome.append)
+        self.bus.submit(channel, message, "ann", trio.current_time(), outcome.append)
         assert len(outcome) == 1
         return outcome[0]
 
@@ -69,7 +69,7 @@ async def test_publish_of_a_duplicate_is_told_as_such() -> None:
     other = await bench.publish("a:1", id="j")
     again = await bench.publish("a:1", id="i")
     assert isinstance(first, Receipt)
-    assert again == Receipt(first.position, duplicate=True)
+    assert again == Receipt(first.epoch, first.offset, duplicate=True)
     assert isinstance(other, Receipt)
     assert not other.duplicate
     assert (bench.bus.published, len(bench.told), bench.kept()) == (2, 2, {"a:1": [1, 2]})

@@ -15,6 +15,7 @@ from typing import Any, Final, final
 
 import attrs
 import trio
+from msgspec.structs import replace
 
 from triows.codec import encode_json
 from triows.conversation import Conversation, Desk
@@ -145,7 +146,7 @@ class Client:
                 if message.type not in PUBLISHED:
                     reason = f"a message of type {message.type!r} cannot be published"
                     raise RequestError(ErrorCode.BAD_REQUEST, reason)
-                sent.append(outbox.put(attrs.evolve(message, channel=channel)))
+                sent.append(outbox.put(replace(message, channel=channel)))
             answers = [await outbox.wait(pending) for pending in sent]
         finally:
             for pending in sent:
@@ -158,7 +159,7 @@ class Client:
         Raises:
             As `publish`.
         """
-        return await self.request(attrs.evolve(command(data), channel=channel))
+        return await self.request(replace(command(data), channel=channel))
 
     async def history(self, channel: str, **range_: Any) -> Any:
         """Return a page of what is kept: `epoch`, `earliest`, `offset`, `messages`, `next`.

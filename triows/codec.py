@@ -11,7 +11,7 @@ import msgspec
 
 from triows.errors import ErrorCode, RequestError
 from triows.frames import encode_frame
-from triows.messages import MAX_ID, Message, MessageType, Position
+from triows.messages import MAX_ID, Message, MessageType, Receipt
 
 _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _PAIR: Final = re.compile(rb"\[\]|\{\}")
@@ -53,8 +53,7 @@ def decode(payload: bytes, max_nesting: int = MAX_NESTING) -> Message:
         raise RequestError(ErrorCode.BAD_REQUEST, f"bad message: {error}") from None
     except (msgspec.DecodeError, RecursionError) as error:
         raise RequestError(ErrorCode.BAD_JSON, f"bad JSON: {error}") from None
-    # Most texts have few brackets, and need no closer look.
-    if payload.count(b"[") + payload.count(b"{") > max_nesting and _is_deep(payload, max_nesting):
+    if _may_be_deep(payload, max_nesting) and _is_deep(payload, max_nesting):
         raise RequestError(
             ErrorCode.BAD_JSON, f"bad JSON: nested more than {max_nesting} levels deep"
         )
@@ -76,10 +75,19 @@ def decode(payload: bytes, max_nesting: int = MAX_NESTING) -> Message:
 
 def check_nesting(data: bytes) -> None:
     """Raises RequestError (`bad_request`) for `data` that a message could not hold."""
-    if data.count(b"[") + data.count(b"{") >= MAX_NESTING and _is_deep(data, MAX_NESTING - 1):
+    if _may_be_deep(data, MAX_NESTING - 1) and _is_deep(data, MAX_NESTING - 1):
         raise RequestError(
             ErrorCode.BAD_REQUEST, f"`data` is nested more than {MAX_NESTING - 1} levels deep"
         )
+
+
+def _may_be_deep(text: bytes, levels: int) -> bool:
+    """Whether JSON has so many brackets that it wants a closer look; most texts have few.
+
+    Splitting runs 3 times faster over a text than counting does.
+    """
+    half = levels // 2  # of the brackets of a text that is too deep, more are of one kind
+    return len(text.split(b"{", half)) > half or (b"[" in text and text.count(b"[") >= half)
 
 
 def _is_deep(text: bytes, levels: int) -> bool:
@@ -116,13 +124,27 @@ class Clock:
         latest: the last one told.
     """
 
-    __slots__ = ("_last", "_prefix", "_second", "latest")
+    __slots__ = ("_last", "_moment", "_prefix", "_second", "latest")
 
     def __init__(self) -> None:
         self.latest = b""
+        self._moment = -1.0
         self._last = 0
         self._second = -1
         self._prefix = b""
+
+    def at(self, moment: float) -> bytes:
+        """Return the time now; asked again for the same `moment`, the last one told.
+
+        Messages that were read together are stamped together: half a microsecond each.
+
+        Args:
+            moment: monotonic time in seconds, as of now or shortly before.
+        """
+        if moment == self._moment:
+            return self.latest
+        self._moment = moment
+        return self.now()
 
     def now(self) -> bytes:
         """Return the time now, or the last one told if the system's clock was set back."""
@@ -141,13 +163,14 @@ class Clock:
 clock: Final = Clock()
 
 
-def encode_published(message: Message, head: bytes, offset: int) -> bytes:
+def encode_published(message: Message, head: bytes, offset: int, timestamp: bytes) -> bytes:
     """Return the frame of a message at `offset` of a log: made once, sent to every viewer.
 
     Args:
         message: type, id and raw are taken from it.
         head: `published_head` of its channel.
-        offset: its place, stamped into it together with the time.
+        offset: its place.
+        timestamp: when it was given it.
     """
     return encode_frame(
         b'{"type":%b,%b"offset":%d,"timestamp":"%b"%b%b}'
@@ -155,7 +178,7 @@ def encode_published(message: Message, head: bytes, offset: int) -> bytes:
             _TYPES.get(message.type) or encode_json(message.type),
             head,
             offset,
-            clock.now(),
+            timestamp,
             b',"id":%b' % encode_json(message.id) if message.id is not None else b"",
             b',"data":%b' % message.raw if message.raw else b"",
         )
@@ -181,7 +204,7 @@ def encode_push(
     return encode_frame(encode_json(message))
 
 
-def encode_ack(id: str, channel: str, position: Position) -> bytes:
+def encode_ack(id: str, channel: str, receipt: Receipt) -> bytes:
     """Return the frame that says a message was published, and where it stands.
 
     Written by hand: it is sent once for each acknowledged message. The channel is a checked
@@ -193,8 +216,8 @@ def encode_ack(id: str, channel: str, position: Position) -> bytes:
         % (
             encode_json(id),
             channel.encode(),
-            position.epoch.encode(),
-            position.offset,
+            receipt.epoch.encode(),
+            receipt.offset,
             clock.latest,
         )
     )

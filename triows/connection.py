@@ -19,7 +19,7 @@ import uuid_utils
 from triows.application import Request
 from triows.auth import Identity
 from triows.errors import Close, CloseCode, ConnectionClosed
-from triows.frames import TEXT, encode_frame
+from triows.frames import TEXT, Frame, encode_frame
 from triows.heartbeat import Heartbeat
 from triows.hub import Subscription
 from triows.peer import Services
@@ -209,26 +209,31 @@ class Connection:
 
     async def _read(self) -> None:
         try:
-            while True:
-                kind, payload = await self._wire.receive()
-                if self.close is not None:
-                    return
-                if kind != TEXT:
-                    reason = "binary messages are not spoken here"
-                    self.request_close(Close(CloseCode.UNSUPPORTED_DATA, reason))
-                    return
-                self._heard_at = trio.current_time()
-                self._received_messages += 1
-                answering = self._session.receive(payload, self._heard_at)
-                if answering is not None:
-                    await answering
-                if self.outgoing.reply_size > BACKLOG:  # a peer that asks and does not read
-                    await self.outgoing.wait_pulled()
+            while self.close is None:
+                await self._take(await self._wire.receive())
         except PeerError as error:
             self.request_close(error.close)
         except ConnectionClosed as closed:
             self.request_close(_as_close(closed))
             self._cut = closed.code == CloseCode.ABNORMAL
+
+    async def _take(self, messages: list[Frame]) -> None:
+        """Have the messages that came together seen to, one after the other."""
+        self._heard_at = now = trio.current_time()
+        for kind, payload in messages:
+            if self.close is not None:
+                return
+            if kind != TEXT:
+                reason = "binary messages are not spoken here"
+                self.request_close(Close(CloseCode.UNSUPPORTED_DATA, reason))
+                return
+            self._received_messages += 1
+            answering = self._session.receive(payload, now)
+            if answering is not None:
+                await answering
+                now = trio.current_time()
+            if self.outgoing.reply_size > BACKLOG:  # a peer that asks and does not read
+                await self.outgoing.wait_pulled()
 
     def reserve(self) -> bool:
         """Take a place in the queue for the application's handlers; false if it is full."""

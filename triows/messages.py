@@ -6,7 +6,7 @@ import json
 import re
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import attrs
 import msgspec
@@ -63,20 +63,25 @@ class Position:
     offset: int
 
 
-class Receipt(NamedTuple):
+class Receipt(msgspec.Struct, frozen=True, gc=False):
     """What an engine says of a message it has kept.
 
     Attributes:
-        position: where it stands.
+        epoch, offset: where it stands.
         duplicate: whether it stood there already, published before with the same id.
     """
 
-    position: Position
+    epoch: str
+    offset: int
     duplicate: bool = False
 
+    @property
+    def position(self) -> Position:
+        """Where it stands."""
+        return Position(self.epoch, self.offset)
 
-@attrs.frozen
-class Message:
+
+class Message(msgspec.Struct, frozen=True, gc=False):
     """One message, as published or as received.
 
     Attributes:

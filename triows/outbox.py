@@ -10,6 +10,7 @@ from typing import Any, Final, final
 import attrs
 import trio
 import uuid_utils
+from msgspec.structs import replace
 
 from triows.codec import decode, encode_request
 from triows.errors import ErrorCode, RequestError, TriowsError
@@ -75,7 +76,7 @@ class Outbox:
             raise RequestError(
                 ErrorCode.BAD_REQUEST, f"a request with the id {id_!r} waits for its answer already"
             )
-        text = encode_request(attrs.evolve(message, id=id_))
+        text = encode_request(replace(message, id=id_))
         decode(text)  # refused here, it says why; the server could not even say to whom
         pending = self._pending[id_] = Pending(id_, text, next(self._numbers))
         self._unsent.append(pending)

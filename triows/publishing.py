@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final, final
 
 import attrs
+import trio
 
 from triows import requests
 from triows.application import Request
@@ -14,6 +15,7 @@ from triows.errors import ErrorCode, RequestError
 from triows.messages import Message, MessageType, Position, Receipt
 from triows.peer import Peer, Services, acknowledge, authorize, channel_of
 
+_COMMAND: Final = str(MessageType.COMMAND)
 MAX_ALLOWED: Final = 128  # pairs of type and channel remembered as allowed
 
 
@@ -33,11 +35,11 @@ class Publisher:
         """Check anew what the client may: it has another token."""
         self._allowed.clear()
 
-    def publish_again(self, request: Message) -> bool:
+    def publish_again(self, request: Message, now: float) -> bool:
         """Publish a message of a kind that was allowed before; false if it was not."""
         if (request.type, request.channel) not in self._allowed:
             return False
-        self._submit(request)
+        self._submit(request, now)
         return True
 
     async def publish(self, request: Message) -> None:
@@ -57,9 +59,9 @@ class Publisher:
             if len(self._allowed) >= MAX_ALLOWED:
                 self._allowed.clear()
             self._allowed.add((request.type, channel))
-        self._submit(request)
+        self._submit(request, trio.current_time())
 
-    def _submit(self, request: Message) -> None:
+    def _submit(self, request: Message, now: float) -> None:
         """Submit a message that may be published; it is answered when the engine has kept it.
 
         Raises:
@@ -68,9 +70,7 @@ class Publisher:
         services, identity, channel = self._services, self._peer.identity, request.channel
         assert identity is not None
         assert channel is not None
-        handled = request.type == MessageType.COMMAND and (
-            request.type in services.application.handlers
-        )
+        handled = request.type == _COMMAND and _COMMAND in services.application.handlers
         if handled:
             self._reserve()  # before it is published: a refused request has done nothing
 
@@ -81,12 +81,11 @@ class Publisher:
                 self._hand_on(request, outcome.position)
                 return
             elif request.id is not None:
-                ack = encode_ack(request.id, channel, outcome.position)
-                self._peer.outgoing.offer(ack)
+                self._peer.outgoing.offer(encode_ack(request.id, channel, outcome))
             if handled:
                 self._peer.release()
 
-        services.bus.submit(channel, request, identity.user, done)
+        services.bus.submit(channel, request, identity.user, now, done)
 
     def hand_on(self, request: Message) -> None:
         """Give a message of an application's own type to its handler.

@@ -46,7 +46,7 @@ class Session:
         try:
             request = decode(payload)
             self._budget.take(len(payload), now)
-            if self.publisher.publish_again(request):
+            if self.publisher.publish_again(request, now):
                 return None
         except RequestError as error:
             self._refuse(error, request, now)

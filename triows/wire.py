@@ -12,6 +12,7 @@ a message once and give the same bytes to a thousand sockets. Three rules keep t
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
@@ -21,7 +22,7 @@ import trio_websocket
 
 from triows.config import Limits
 from triows.errors import Close, CloseCode, ConnectionClosed, TriowsError
-from triows.frames import BINARY, TEXT, Frame, FrameReader, mask
+from triows.frames import CONTROL, TEXT, Frame, FrameReader, is_close, mask
 from triows.transport import Transport
 
 SUBPROTOCOL: Final = "triows.v1"
@@ -88,13 +89,14 @@ class Wire:
         output: sends what the control plane has to say.
     """
 
-    __slots__ = ("_control", "_inbox", "_reader", "_transport", "_websocket")
+    __slots__ = ("_control", "_inbox", "_next", "_reader", "_transport", "_websocket")
 
     def __init__(self, transport: Transport, limits: Limits, output: Output) -> None:
         self._transport = transport
         self._control = _ControlStream(output)
         self._reader = FrameReader(limits.max_message_bytes, limits.max_fragments or sys.maxsize)
         self._inbox: Iterator[Frame] = iter(())  # what was read and not taken yet
+        self._next: Frame | None = None  # comes before the inbox, and is no message to hand out
         self._websocket: trio_websocket.WebSocketConnection | None = None
 
     async def accept(
@@ -113,23 +115,20 @@ class Wire:
         self._websocket = await request.accept(subprotocol=subprotocol)
         self._inbox = iter(self._reader.feed(rest))
 
-    async def receive(self) -> Frame:
-        """Return the next message, of kind TEXT (valid UTF-8) or BINARY.
+    async def receive(self) -> list[Frame]:
+        """Return the next messages, of kind TEXT (valid UTF-8) or BINARY: those that came
+        together, at least one.
 
-        Control frames that come before it are answered. Cancelled, no message is lost.
+        Control frames that come before them are answered. Cancelled, no message is lost.
 
         Raises:
             ConnectionClosed: the peer closed, or vanished (1006).
             PeerError: it broke a rule that is ours to keep.
         """
         while True:
-            for frame in self._inbox:
-                if frame.kind == TEXT:
-                    _check_utf8(frame.payload)
-                    return frame
-                if frame.kind == BINARY:
-                    return frame
-                await self._hand_over(frame)
+            messages = await self._take_messages()
+            if messages:
+                return messages
             if self._reader.close is not None:
                 raise PeerError(self._reader.close)
             data = await self._transport.receive()
@@ -138,12 +137,34 @@ class Wire:
                 raise ConnectionClosed(CloseCode.ABNORMAL, "the peer is gone")
             self._inbox = iter(self._reader.feed(data))
 
-    async def _hand_over(self, frame: Frame) -> None:
-        if frame.is_close:
+    async def _take_messages(self) -> list[Frame]:
+        """Return what is here, up to the next frame that has to be seen to first."""
+        if self._next is not None:
+            special, self._next = self._next, None
+            await self._see_to(special)
+        messages: list[Frame] = []
+        for frame in self._inbox:
+            kind, payload = frame
+            if kind != CONTROL and (payload.isascii() or kind != TEXT or _is_utf8(payload)):
+                messages.append(frame)
+            elif messages:
+                self._next = frame
+                break
+            else:
+                await self._see_to(frame)
+        return messages
+
+    async def _see_to(self, frame: Frame) -> None:
+        """Have a control frame answered; complain of a text that is none."""
+        kind, payload = frame
+        if kind != CONTROL:
+            raise PeerError(Close(CloseCode.INVALID_TEXT, "a text message is not UTF-8"))
+        closing = is_close(payload)
+        if closing:
             # Checked before: for a malformed one trio-websocket hangs up without a word.
-            _check_close(frame.payload)
-        await self._control.feed(frame.payload)
-        if frame.is_close:
+            _check_close(payload)
+        await self._control.feed(payload)
+        if closing:
             assert self._websocket is not None
             closed = self._websocket.closed
             assert closed is not None
@@ -180,10 +201,12 @@ class Wire:
         What a peer still sends that cannot be framed is thrown away unread: a socket closed
         with unread bytes would reset, and the peer might lose our close frame.
         """
+        if self._next is not None:
+            self._inbox = itertools.chain((self._next,), self._inbox)
         while True:
-            for frame in self._inbox:
-                if frame.is_close:
-                    await self._control.feed(frame.payload)
+            for kind, payload in self._inbox:
+                if kind == CONTROL and is_close(payload):
+                    await self._control.feed(payload)
                     return
             data = await self._transport.receive()
             if not data:
@@ -192,15 +215,12 @@ class Wire:
             self._inbox = iter(self._reader.feed(data))
 
 
-def _check_utf8(payload: bytes) -> None:
-    if payload.isascii():
-        return
+def _is_utf8(payload: bytes) -> bool:
     try:
         payload.decode()
-    except UnicodeDecodeError as error:
-        raise PeerError(
-            Close(CloseCode.INVALID_TEXT, f"byte {error.start} of a text message is not UTF-8")
-        ) from None
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _check_close(frame: bytes) -> None:

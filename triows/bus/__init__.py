@@ -36,13 +36,14 @@ class Bus(ABC):
     size: int = 0
 
     @abstractmethod
-    def submit(self, channel: str, message: Message, user: str, done: Done) -> None:
+    def submit(self, channel: str, message: Message, user: str, now: float, done: Done) -> None:
         """Publish `message` after all that were submitted before it; never waits.
 
         Args:
             channel: a checked channel name.
             message: type, id and raw are taken from it.
             user: who publishes; ids are remembered for each user apart.
+            now: monotonic time in seconds; messages of one moment share a timestamp.
             done: told the receipt, or why not: before this returns, or later.
         """
 
@@ -81,7 +82,7 @@ class Bus(ABC):
             outcome.append(result)
             completed.set()
 
-        self.submit(channel, message, user, done)
+        self.submit(channel, message, user, trio.current_time(), done)
         await completed.wait()
         if isinstance(outcome[0], RequestError):
             raise outcome[0]

@@ -33,13 +33,13 @@ class MemoryBus(Bus):
         self._empty: OrderedDict[str, Log] = OrderedDict()  # those never published to
         self._thick: OrderedDict[str, Log] = OrderedDict()  # those that hold more than one message
 
-    def submit(self, channel: str, message: Message, user: str, done: Done) -> None:
+    def submit(self, channel: str, message: Message, user: str, now: float, done: Done) -> None:
         """Publish at once: `done` has been told when this returns."""
         log = self._log(channel)
         before = log.size
         outcome: Receipt | RequestError
         try:
-            outcome = log.append(message, user, trio.current_time())
+            outcome = log.append(message, user, now)
         except RequestError as error:
             outcome = error
         else:
