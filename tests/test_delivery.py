@@ -288,8 +288,8 @@ async def test_slices_are_shared(nursery: Nursery, autojump_clock: MockClock, bu
             await peer.ask("subscribe", channel=A)
         await wait_all_tasks_blocked()
         for i in range(3):  # at once: no viewer is served in between
-            server._bus.submit(A, triows.log(i), "", trio.current_time(), lambda outcome: None)
-            server._bus.submit(B, triows.log(i), "", trio.current_time(), lambda outcome: None)
+            server._bus.submit(A, triows.log(i), "", trio.current_time(), lambda *outcome: None)
+            server._bus.submit(B, triows.log(i), "", trio.current_time(), lambda *outcome: None)
         await wait_all_tasks_blocked()
         waiting = set()
         for member in server._registry.members()[-5:]:

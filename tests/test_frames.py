@@ -20,6 +20,7 @@ from triows.frames import (
     frame_payload,
     is_close,
     mask,
+    mask_in_python,
 )
 
 KEY = b"\x11\x22\x33\x44"
@@ -152,10 +153,16 @@ def test_encode_frame_is_read_by_a_client(size: int, opcode: Opcode) -> None:
 
 @given(st.binary(max_size=300), st.binary(min_size=4, max_size=4))
 def test_mask_is_the_xor_of_each_byte(payload: bytes, key: bytes) -> None:
-    """Masking is byte i XOR key byte i mod 4, and its own inverse."""
+    """Masking is byte i XOR key byte i mod 4, and its own inverse; in C and in Python."""
     masked = mask(payload, key)
     assert masked == bytes(byte ^ key[i % 4] for i, byte in enumerate(payload))
     assert mask(masked, key) == payload
+    assert mask_in_python(payload, key) == masked
+
+
+def test_mask_is_in_c_where_the_extra_is_installed() -> None:
+    """The tests run with what the extra `server` brings: the fast one."""
+    assert mask is not mask_in_python
 
 
 def test_is_close_tells_a_close_frame_from_others() -> None:

@@ -64,10 +64,10 @@ async def test_listener_cancelled(nursery: Nursery, autojump_clock: MockClock, t
             async with trio.open_nursery() as listening:
                 scope = trio.CancelScope()
                 listening.start_soon(listen, scope)
-                server._bus.submit(A, triows.log(1), "", trio.current_time(), lambda outcome: None)
+                server._bus.submit(A, triows.log(1), "", trio.current_time(), lambda *outcome: None)
                 for _ in range(ticks):
                     await trio.lowlevel.checkpoint()
-                server._bus.submit(A, triows.log(2), "", trio.current_time(), lambda outcome: None)
+                server._bus.submit(A, triows.log(2), "", trio.current_time(), lambda *outcome: None)
                 scope.cancel()
         with trio.move_on_after(1):
             await listen(trio.CancelScope())

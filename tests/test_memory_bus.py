@@ -36,7 +36,9 @@ class _Bench:
         await trio.lowlevel.checkpoint()
         outcome: list[Receipt | RequestError] = []
         message = Message(type, b'"%b"' % (b"x" * (size - 2)), id=id)
-        self.bus.submit(channel, message, "ann", trio.current_time(), outcome.append)
+        self.bus.submit(
+            channel, message, "ann", trio.current_time(), lambda _, result: outcome.append(result)
+        )
         assert len(outcome) == 1
         return outcome[0]
 

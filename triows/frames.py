@@ -8,6 +8,7 @@ the peer could not know that it is to blame.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from triows.errors import Close, CloseCode
@@ -50,7 +51,7 @@ def frame_payload(frame: bytes) -> bytes:
     return frame[{126: 4, 127: 10}.get(frame[1], 2) :]
 
 
-def mask(payload: bytes, key: bytes) -> bytes:
+def mask_in_python(payload: bytes, key: bytes) -> bytes:
     """Mask or unmask `payload` with the four bytes of `key` (RFC 6455 section 5.3).
 
     One XOR of two long integers: some 100 times faster than a loop over bytes.
@@ -59,6 +60,16 @@ def mask(payload: bytes, key: bytes) -> bytes:
     pad = (key * ((size + 3) >> 2))[:size]
     masked = int.from_bytes(payload, "little") ^ int.from_bytes(pad, "little")
     return masked.to_bytes(size, "little")
+
+
+mask: Callable[[bytes, bytes], bytes] = mask_in_python
+try:
+    # In C, and 8 times faster still: a tenth of what publishing a message costs.
+    from websockets.speedups import apply_mask
+except ImportError:
+    pass  # only the extra `server` asks for it
+else:
+    mask = apply_mask
 
 
 class FrameReader:

@@ -6,10 +6,9 @@ cursor" cannot be torn apart by another task, and no lock and no merge buffer is
 
 from __future__ import annotations
 
-import math
 import secrets
 from array import array
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from typing import Final, NamedTuple
 
 from triows.codec import clock, encode_published, published_head
@@ -66,6 +65,7 @@ class Log:
         "_forget_at",
         "_frames",
         "_head_bytes",
+        "_id_times",
         "_ids",
         "_limits",
         "_skip",
@@ -94,8 +94,9 @@ class Log:
         self._frames: list[bytes] = []
         self._times = array("d")
         self._skip = 0  # slots at the front of _frames and _times that are given up already
-        self._ids: OrderedDict[tuple[str, str], tuple[int, float]] = OrderedDict()
-        self._forget_at = math.inf  # when the window of the oldest is over
+        # Flat, not tuples: containers that stay have the garbage collector come by all the time.
+        self._ids: OrderedDict[str, int] = OrderedDict()  # offsets, oldest first
+        self._id_times: deque[float] = deque()  # when each of them was given
 
     @property
     def position(self) -> Position:
@@ -116,13 +117,13 @@ class Log:
         Raises:
             RequestError: `ended`.
         """
-        id_, limits = message.id, self._limits
-        if id_ is not None:
-            if now > self._forget_at or len(self._ids) >= MAX_IDS:
-                self._forget_ids(now)
-            known = self._ids.get((user, id_))
+        key, limits = None, self._limits
+        if message.id is not None:
+            # Ids of different users do not meet, whatever characters they have.
+            key = f"{len(user)} {user}{message.id}"
+            known = self._place_of(key, now)
             if known is not None:
-                return Receipt(self.epoch, known[0], duplicate=True)
+                return Receipt(self.epoch, known, duplicate=True)
         if self.ended is not None:
             raise RequestError(
                 ErrorCode.ENDED, f"{self.channel} has ended; nothing can be published to it"
@@ -133,8 +134,10 @@ class Log:
         self._times.append(now)
         self.size += len(frame) + MESSAGE_OVERHEAD
         self.touched = now
-        if id_ is not None:
-            self._remember(user, id_, offset, now)
+        if key is not None:
+            self._ids[key] = offset
+            self._id_times.append(now)
+            self.size += _ID_OVERHEAD
         if message.type == _END:
             self.ended = message.raw or b"{}"
         if (
@@ -144,12 +147,6 @@ class Log:
         ):
             self.trim(now)
         return Receipt(self.epoch, offset)
-
-    def _remember(self, user: str, id_: str, offset: int, now: float) -> None:
-        if not self._ids:
-            self._forget_at = now + self._limits.idempotency_window
-        self._ids[user, id_] = (offset, now)
-        self.size += _ID_OVERHEAD
 
     def trim(self, now: float) -> None:
         """Give up what the limits do not cover any more, oldest first."""
@@ -175,21 +172,23 @@ class Log:
             del self._times[: self._skip]
             self._skip = 0
 
-    def _forget_ids(self, now: float) -> None:
-        """Forget ids whose window is over, and the oldest of too many."""
-        ids = self._ids
-        while ids:
-            _, at = ids[next(iter(ids))]
-            self._forget_at = at + self._limits.idempotency_window
-            if now <= self._forget_at and len(ids) < MAX_IDS:
-                return
-            ids.popitem(last=False)
+    def _place_of(self, key: str, now: float) -> int | None:
+        """Return the offset that an id was given, if that was within the window.
+
+        Forgets the ids whose window is over, and the oldest of too many.
+        """
+        times, since = self._id_times, now - self._limits.idempotency_window
+        while times and (times[0] < since or len(times) >= MAX_IDS):
+            times.popleft()
+            self._ids.popitem(last=False)
             self.size -= _ID_OVERHEAD
+        return self._ids.get(key)
 
     def forget_all_ids(self) -> None:
         """Give up remembering ids: memory is short."""
         self.size -= len(self._ids) * _ID_OVERHEAD
         self._ids.clear()
+        self._id_times.clear()
 
     def slice(self, cursor: int, max_bytes: int) -> Slice:
         """Return what follows `cursor`, at most `max_bytes` unless one message is larger.

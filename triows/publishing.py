@@ -67,25 +67,30 @@ class Publisher:
         Raises:
             RequestError: it is for a handler, and too many wait for theirs.
         """
-        services, identity, channel = self._services, self._peer.identity, request.channel
+        services, identity = self._services, self._peer.identity
         assert identity is not None
-        assert channel is not None
-        handled = request.type == _COMMAND and _COMMAND in services.application.handlers
-        if handled:
+        assert request.channel is not None
+        done = self._done
+        if request.type == _COMMAND and _COMMAND in services.application.handlers:
             self._reserve()  # before it is published: a refused request has done nothing
+            done = self._done_for_handler
+        services.bus.submit(request.channel, request, identity.user, now, done)
 
-        def done(outcome: Receipt | RequestError) -> None:
-            if isinstance(outcome, RequestError):
-                self._peer.outgoing.offer(encode_error(outcome, request))
-            elif handled and not outcome.duplicate:
-                self._hand_on(request, outcome.position)
-                return
-            elif request.id is not None:
-                self._peer.outgoing.offer(encode_ack(request.id, channel, outcome))
-            if handled:
-                self._peer.release()
+    def _done(self, request: Message, outcome: Receipt | RequestError) -> None:
+        """Answer for a message, now that the engine has kept it or refused to."""
+        if isinstance(outcome, RequestError):
+            self._peer.outgoing.offer(encode_error(outcome, request))
+        elif request.id is not None:
+            assert request.channel is not None
+            self._peer.outgoing.offer(encode_ack(request.id, request.channel, outcome))
 
-        services.bus.submit(channel, request, identity.user, now, done)
+    def _done_for_handler(self, request: Message, outcome: Receipt | RequestError) -> None:
+        """Give a message that was kept to its handler, who answers; once only."""
+        if isinstance(outcome, RequestError) or outcome.duplicate:
+            self._peer.release()
+            self._done(request, outcome)
+        else:
+            self._hand_on(request, outcome.position)
 
     def hand_on(self, request: Message) -> None:
         """Give a message of an application's own type to its handler.

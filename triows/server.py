@@ -287,7 +287,7 @@ class Server:
         return False
 
     def _announce(self, data: dict[str, object]) -> None:
-        self._bus.submit(LIFECYCLE, event(data), "", trio.current_time(), lambda outcome: None)
+        self._bus.submit(LIFECYCLE, event(data), "", trio.current_time(), lambda *_: None)
 
 
 @asynccontextmanager

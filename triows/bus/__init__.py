@@ -15,7 +15,7 @@ from triows.errors import RequestError
 from triows.logs import Log
 from triows.messages import Message, Position, Receipt
 
-Done = Callable[[Receipt | RequestError], None]
+Done = Callable[[Message, Receipt | RequestError], None]
 """Told once how a submitted message fared; never waits, never raises."""
 
 Tell = Callable[[Log], None]
@@ -78,7 +78,7 @@ class Bus(ABC):
         outcome: list[Receipt | RequestError] = []
         completed = trio.Event()
 
-        def done(result: Receipt | RequestError) -> None:
+        def done(_: Message, result: Receipt | RequestError) -> None:
             outcome.append(result)
             completed.set()
 

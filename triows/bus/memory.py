@@ -12,7 +12,7 @@ from triows.bus import Bus, Done, Tell
 from triows.config import LogLimits
 from triows.errors import RequestError
 from triows.logs import Log
-from triows.messages import Message, Receipt
+from triows.messages import Message
 
 SWEEP_INTERVAL: Final = 10  # seconds between two looks for messages that grew too old
 
@@ -37,19 +37,18 @@ class MemoryBus(Bus):
         """Publish at once: `done` has been told when this returns."""
         log = self._log(channel)
         before = log.size
-        outcome: Receipt | RequestError
         try:
-            outcome = log.append(message, user, now)
+            receipt = log.append(message, user, now)
         except RequestError as error:
-            outcome = error
-        else:
-            if not outcome.duplicate:
-                self.published += 1
-                self._touch(log)
-        self._resize(log.size - before)  # a refused message, too, may have ids forgotten
-        if isinstance(outcome, Receipt) and not outcome.duplicate:
+            self._resize(log.size - before)  # a refused message, too, may have ids forgotten
+            done(message, error)
+            return
+        if not receipt.duplicate:
+            self.published += 1
+            self._touch(log)
             self._tell(log)
-        done(outcome)
+        self._resize(log.size - before)
+        done(message, receipt)
 
     async def open(self, channel: str) -> Log:
         """Return the channel's log; does not wait."""
@@ -88,11 +87,13 @@ class MemoryBus(Bus):
         return log
 
     def _touch(self, log: Log) -> None:
-        self._logs.move_to_end(log.channel)
-        self._empty.pop(log.channel, None)
+        channel = log.channel
+        self._logs.move_to_end(channel)
         if log.head > log.earliest:
-            self._thick[log.channel] = log
-            self._thick.move_to_end(log.channel)
+            self._thick[channel] = log
+            self._thick.move_to_end(channel)
+        else:
+            self._empty.pop(channel, None)
 
     def _resize(self, by: int) -> None:
         self.size += by
