@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
-from benchmarks.load import PATIENCE, Keeper, LoadError, receive
+from benchmarks.load import Keeper, LoadError, receive, spin
 
 Script: TypeAlias = list[tuple[bytes, bytes]]
 """What opens a connection: bytes to send, and what the answer must contain to go on."""
@@ -71,10 +71,7 @@ class _Opener:
         while len(self.sockets) < len(self._scripts) or self._under_way:
             while len(self.sockets) < len(self._scripts) and len(self._under_way) < OPENING:
                 self._begin(len(self.sockets))
-            events = self._poll.poll(PATIENCE)
-            if not events:
-                raise LoadError(f"{len(self._under_way)} connections did not open")
-            for fd, event in events:
+            for fd, event in spin(self._poll):
                 self._go_on(self._under_way[fd], event)
             if self._keeper is not None:
                 self._keeper.serve(0)

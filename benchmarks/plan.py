@@ -21,14 +21,16 @@ class Effort:
         seconds: measured, of the workloads that run for a time.
         messages: published, of those that run for a number.
         hold: seconds for which idle connections are held.
+        connections: opened in a storm.
     """
 
     seconds: float = 3.0
     messages: int = 2000
     hold: float = 20.0
+    connections: int = 5000
 
 
-QUICK = Effort(seconds=1.0, messages=500, hold=5.0)
+QUICK = Effort(seconds=1.0, messages=500, hold=5.0, connections=1000)
 
 
 @attrs.frozen

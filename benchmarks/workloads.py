@@ -12,7 +12,7 @@ from benchmarks import load
 from benchmarks.candidates import MARKER, Candidate, Source
 from benchmarks.frames import server_frame
 from benchmarks.load import Asker, Keeper, LoadError, Reader, read_message, send
-from benchmarks.opening import close_all, connect, is_open, open_all
+from benchmarks.opening import OPENING, close_all, connect, is_open, open_all
 from benchmarks.plan import Effort, Figures, Target, Workload
 from benchmarks.process import Server, running
 
@@ -180,7 +180,20 @@ def _publish(
     return {"value": (asker.answered - before) / elapsed, **figures}
 
 
-# Idle connections
+# Connections
+
+
+def storm(candidate: Candidate, effort: Effort) -> Figures:
+    """Connections a second that are opened, their tokens checked, and their channel watched."""
+    count = effort.connections
+    with running(candidate.command()) as server:
+        close_all(open_all(server.port, [candidate.subscriber()] * OPENING))
+        busy, began = Busy(server), time.perf_counter()
+        clients = open_all(server.port, [candidate.subscriber()] * count)
+        elapsed = time.perf_counter() - began
+        figures = busy.figures()
+        close_all(clients)
+    return {"value": count / elapsed, **figures}
 
 
 def idle_memory(candidate: Candidate, effort: Effort) -> Figures:
@@ -287,6 +300,7 @@ WORKLOADS = [
         partial(publish, window=32),
         Target(at_least=1.5, rival="websockets"),
     ),
+    Workload("storm", "connections/s", storm),
     Workload("idle-memory", "KiB/connection", idle_memory, Target(at_most=40)),
     Workload("idle-10000", "still up", idle_many, Target(at_least=10_000), rounds=1),
     Workload("stalled", "times", stalled, Target(at_most=1.2), rivals=False),
