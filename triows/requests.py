@@ -1,11 +1,12 @@
 """What the requests of a client carry in their `data`.
 
-Structs of msgspec, not attrs classes: a member named `from` needs renaming.
+Structs of msgspec, not attrs classes: a member named `from` needs renaming. The bounds of numbers
+are told to the JSON Schema here and checked by hand, for errors that name the value.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -14,6 +15,10 @@ from triows.hub import OnLag, encode_gap
 from triows.logs import Log
 
 MAX_PAGE: Final = 1000  # messages in one answer to `history`
+
+_FromZero = Annotated[int, msgspec.Meta(extra_json_schema={"minimum": 0})]
+_Start = Annotated[str, msgspec.Meta(extra_json_schema={"enum": ["start"]})]
+_Count = Annotated[int, msgspec.Meta(extra_json_schema={"minimum": 1, "maximum": MAX_PAGE})]
 
 
 class AuthData(msgspec.Struct):
@@ -26,15 +31,15 @@ class Since(msgspec.Struct):
     """A position, as a client writes it."""
 
     epoch: str
-    offset: int
+    offset: _FromZero
 
 
 class SubscribeData(msgspec.Struct, rename={"from_": "from"}):
     """`subscribe`: where to begin (nothing: with what comes next), and what to do about lag."""
 
     since: Since | None = None
-    tail: int | None = None
-    from_: str | None = None
+    tail: _FromZero | None = None
+    from_: _Start | None = None
     on_lag: OnLag = OnLag.GAP
 
     def check(self) -> None:
@@ -86,7 +91,7 @@ class HistoryData(msgspec.Struct, rename={"from_": "from"}):
     epoch: str | None = None
     from_: int | None = None
     to: int | None = None
-    limit: int = 100
+    limit: _Count = 100
 
     def bounds(self, log: Log) -> tuple[int, int, int]:
         """Return the first and the last offset of one answer, and the last asked for at all.

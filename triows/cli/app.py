@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as json_
 import secrets
 import sys
 from collections.abc import Awaitable, Callable
@@ -22,6 +23,8 @@ from triows.cli.serve import configure_logging
 from triows.cli.serve import serve as serve_
 from triows.cli.tail import parse_since
 from triows.cli.tail import tail as tail_
+from triows.schema import asyncapi as asyncapi_
+from triows.schema import json_schema
 
 app = App(
     name="triows",
@@ -209,6 +212,17 @@ def config(*, config: Config = None, settings: Flags = None) -> int:
     loaded = settings_.load(config)
     for line in settings_.as_toml(loaded, settings_.sources(config)):
         print(line)
+    return 0
+
+
+@app.command
+def schema(*, asyncapi: Annotated[bool, Parameter(negative=())] = False) -> int:
+    """Print the protocol for machines: the JSON Schema of all messages.
+
+    Args:
+        asyncapi: print an AsyncAPI 3.0 document instead.
+    """
+    print(json_.dumps(asyncapi_() if asyncapi else json_schema(), indent=2))
     return 0
 
 
