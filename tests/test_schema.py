@@ -6,14 +6,20 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator, Draft202012Validator
 
 from tests.support_protocol import CASES, PLACE
-from triows.errors import RequestError
+from triows import requests
+from triows.codec import decode, decode_data
+from triows.config import LogLimits
+from triows.errors import ErrorCode, RequestError
+from triows.logs import Log
 from triows.messages import PUBLISHED, MessageType, check_channel
+from triows.peer import channel_of
 from triows.schema import asyncapi, json_schema
 from triows.schema.declarations import ANSWERS
 
@@ -110,6 +116,70 @@ def test_channel_names_agree(name: str) -> None:
         valid = False
     message = {"type": "subscribe", "channel": name}
     assert CLIENT.is_valid(message) is valid
+
+
+VALUES: Final = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-1, 2000),
+    st.just(1.5),
+    st.sampled_from(
+        ["", "start", "gap", "close", "e", "x" * 64, "x" * 65, "session:42", "session"]
+    ),
+    st.just([]),
+    st.fixed_dictionaries({}, optional={"epoch": st.just("e"), "offset": st.integers(-1, 1)}),
+)
+DATA: Final = st.dictionaries(
+    st.sampled_from(
+        ["since", "tail", "from", "on_lag", "to", "limit", "epoch", "token", "exit_code", "reason"]
+    ),
+    VALUES,
+    max_size=3,
+)
+ENVELOPES: Final = st.fixed_dictionaries(
+    {"type": st.sampled_from([*map(str, MessageType), "own"])},
+    optional={
+        "id": VALUES,
+        "channel": VALUES | st.just("session:42"),
+        "data": VALUES | DATA,
+        "timestamp": VALUES,
+        "offset": VALUES,
+        "other": VALUES,
+    },
+)
+
+
+READERS: Final[dict[str, msgspec.json.Decoder[Any]]] = {
+    "auth": requests.AUTH,
+    "subscribe": requests.SUBSCRIBE,
+    "history": requests.HISTORY,
+    "end": requests.END,
+}
+
+
+def _understood(text: bytes) -> bool:
+    """Whether the server makes sense of a request, before it looks who asks and what is there."""
+    try:
+        message = decode(text)
+        if message.type not in ("auth", "ping", "own"):
+            channel_of(message)
+        elif message.type == "own" and message.channel is not None:
+            check_channel(message.channel)
+        data = decode_data(message, READERS[message.type]) if message.type in READERS else None
+        if isinstance(data, requests.SubscribeData):
+            data.check()
+        elif isinstance(data, requests.HistoryData):
+            data.bounds(Log("session:42", LogLimits(), 0))
+    except RequestError as error:
+        return error.code == ErrorCode.BAD_POSITION
+    return message.type not in ("ack", "error", "gap", "pong", "reconnect")
+
+
+@settings(max_examples=200)
+@given(ENVELOPES)
+def test_schema_and_server_agree(message: dict[str, Any]) -> None:
+    """The schema takes exactly those requests of which the server makes sense."""
+    assert CLIENT.is_valid(message) is _understood(json.dumps(message).encode())
 
 
 def test_every_type_is_declared() -> None:
