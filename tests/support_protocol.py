@@ -166,7 +166,7 @@ class Player:
             if name not in self._lines and "open" not in step and "server" not in step:
                 await self._open(name, {})
                 match("auth", (await self._hear(name))["type"], {})
-            kind, play = next((k, play) for k, play in _PLAYS.items() if k in step)
+            kind, play = next((k, play) for k, play in PLAYS.items() if k in step)
             for _ in range(step.get("times", 1)):
                 await play(self, name, step[kind], step)
         for name, line in self._lines.items():
@@ -242,7 +242,7 @@ class Player:
             self._server.disconnect(self._server.connections()[0].id)
 
 
-_PLAYS: Final[dict[str, Callable[[Player, str, Any, Any], Awaitable[None]]]] = {
+PLAYS: Final[dict[str, Callable[[Player, str, Any, Any], Awaitable[None]]]] = {
     "open": Player._open,
     "refused": Player._refused,
     "send": Player._send,

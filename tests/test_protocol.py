@@ -8,7 +8,7 @@ import pytest
 from trio.testing import MockClock
 
 from tests.support import Nursery, memory_server
-from tests.support_protocol import CASES, Player, match, play, steps
+from tests.support_protocol import CASES, PLAYS, Player, match, play, steps
 from triows.errors import CloseCode, ErrorCode
 from triows.messages import MessageType
 
@@ -37,6 +37,16 @@ async def test_one_server_for_all(nursery: Nursery, autojump_clock: MockClock) -
             if "needs" not in case and not any("server" in step for step in case["steps"]):
                 await Player(server, nursery, case, f"{number}/").play()
         assert server.statistics().opened > 100
+
+
+def test_steps_are_well_formed() -> None:
+    """Each step does one thing, and no word in a case is one that nobody reads."""
+    for name, case in CASES.items():
+        assert case.keys() <= {"name", "about", "needs", "steps"}, name
+        for step in case["steps"]:
+            kinds = step.keys() & PLAYS.keys()
+            assert len(kinds) == 1, (name, step)
+            assert step.keys() - kinds <= {"as", "times", "valid", "body"}, (name, step)
 
 
 def _said() -> list[dict[str, Any]]:
