@@ -164,7 +164,7 @@ def check_message(message: Message) -> None:
     raise RequestError(ErrorCode.BAD_REQUEST, reason)
 
 
-_CHANNEL = re.compile(r"[a-z][a-z0-9_-]{0,31}:[A-Za-z0-9._~/-]{1,253}", re.ASCII)
+CHANNEL = re.compile(r"[a-z][a-z0-9_-]{0,31}:[A-Za-z0-9._~/-]{1,253}", re.ASCII)
 
 
 def check_channel(name: str) -> str:
@@ -173,7 +173,7 @@ def check_channel(name: str) -> str:
     Raises:
         RequestError: `bad_channel`, with what was expected.
     """
-    if name == SYSTEM or (len(name) <= MAX_CHANNEL and _CHANNEL.fullmatch(name)):
+    if name == SYSTEM or (len(name) <= MAX_CHANNEL and CHANNEL.fullmatch(name)):
         return name
     shown = name if len(name) <= 80 else name[:80] + "…"
     raise RequestError(

@@ -16,7 +16,7 @@ from triows.errors import ErrorCode
 from triows.messages import MAX_CHANNEL, MAX_ID, SYSTEM, MessageType, Position
 from triows.requests import AuthData, EndData, HistoryData, SubscribeData
 
-_NAME: Final = f"^(?:{SYSTEM}|{messages._CHANNEL.pattern})$"
+_NAME: Final = f"^(?:{SYSTEM}|{messages.CHANNEL.pattern})$"
 
 Id = Annotated[str, Meta(max_length=MAX_ID)]
 Channel = Annotated[str, Meta(pattern=_NAME, max_length=MAX_CHANNEL)]
