@@ -62,6 +62,7 @@ _MINIMA: dict[type, dict[str, float]] = {
         "drain_timeout": 0,
         "close_timeout": _TINY,
         "handler_timeout": _TINY,
+        "max_http_connections": 0,
     },
     LogLimits: {
         "max_messages": 0,

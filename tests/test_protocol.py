@@ -14,6 +14,13 @@ from triows.messages import MessageType
 
 ELSEWHERE = {
     ErrorCode.HEAD_TOO_LARGE,  # 16 KiB of a header: tests/test_head.py
+    ErrorCode.METHOD_NOT_ALLOWED,  # of HTTP only: tests/test_api_errors.py
+    ErrorCode.LENGTH_REQUIRED,
+    ErrorCode.TOO_LARGE,
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+    ErrorCode.BAD_CURSOR,
+    ErrorCode.INTERNAL,
+    ErrorCode.NOT_INSTALLED,
     CloseCode.NO_WRITE_PROGRESS,  # a socket that is full: tests/test_liveness.py
     CloseCode.NO_PONG,
     CloseCode.ABNORMAL,  # what no close frame says

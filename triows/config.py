@@ -65,6 +65,9 @@ class Limits:
     """How long leaving waits for viewers to get what is theirs."""
     close_timeout: float = _limit(1, 0.001)
     """From our close frame to the peer's; then the socket is closed by force."""
+    max_http_connections: int = _count(1000)
+    """HTTP connections open at once, event streams apart: those count in `max_connections`. Of
+    too many the one idle for longest is closed; without such, the next is refused with 503."""
     handler_timeout: float = _limit(30, 0.001)
     """How long an application's handler or authorizer may take for one message."""
 

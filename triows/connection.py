@@ -18,10 +18,12 @@ import uuid_utils
 
 from triows.application import Request
 from triows.auth import Identity
+from triows.codec import encode_push
 from triows.errors import Close, CloseCode, ConnectionClosed
 from triows.frames import TEXT, Frame, encode_frame
 from triows.heartbeat import Heartbeat
 from triows.hub import Subscription
+from triows.messages import MessageType
 from triows.peer import Services
 from triows.registry import Registry
 from triows.sender import Sender
@@ -198,6 +200,12 @@ class Connection:
             self.lose(close)
         else:
             self.request_close(close)
+
+    def drain(self, after: float) -> None:
+        """Tell the client when to come back, and ask for the end once it has all that is its."""
+        notice = {"after": after, "reason": "restart"}
+        self.outgoing.offer(encode_push(MessageType.RECONNECT, notice))
+        self.outgoing.part(Close(CloseCode.RESTART, "the server restarts; connect again"))
 
     def lose(self, close: Close) -> None:
         """Ask for the end without a goodbye: the peer is gone, or takes nothing."""

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 import trio
 
 from triows.codec import encode_push
+from triows.counters import Histogram
 from triows.errors import Close, CloseCode
 from triows.logs import Log, Slice
 from triows.messages import MessageType
@@ -134,10 +135,20 @@ class Watcher(Protocol):
 
 
 class Hub:
-    """Brings what was published to those who watch it."""
+    """Brings what was published to those who watch it.
+
+    Attributes:
+        watchers: those inside the process.
+        gaps: how many gaps were told of.
+        latency: seconds from publishing to the sockets of all who watch: of each flush, that of
+            the message that waited longest.
+    """
 
     def __init__(self) -> None:
         self.watchers: dict[Watcher, None] = {}
+        self.gaps = 0
+        self.latency = Histogram()
+        self._marked_at = 0.0  # when the first of `_dirty` was
         self._topics: dict[str, _Topic] = {}
         self._dirty: list[_Topic] = []
         self._ready: list[Subscriber] = []
@@ -181,6 +192,8 @@ class Hub:
         topic = self._topics.get(log.channel)
         if topic is not None and not topic.dirty:
             topic.dirty = True
+            if not self._dirty:
+                self._marked_at = trio.current_time()
             self._dirty.append(topic)
             self._idle.unpark_all()
         for watcher in self.watchers:
@@ -217,9 +230,12 @@ class Hub:
                 await trio.lowlevel.checkpoint()
             else:
                 await self._idle.park()
+            marked_at = self._marked_at if self._dirty else None
             if len(self._dirty) == 1:
                 await self._deliver(self._dirty.pop())
             await self._flush(self._gather())
+            if marked_at is not None:
+                self.latency.observe(trio.current_time() - marked_at)
             if self._slices:
                 self._forget_slices()
 

@@ -61,13 +61,13 @@ class Budget:
         self._bytes = TokenBucket(limits.bytes_per_second, limits.bytes_per_second, now)
         self._errors = TokenBucket(_ERROR_RATE, _ERROR_BURST, now)
 
-    def take(self, size: int, now: float) -> None:
-        """Count one message of `size` bytes.
+    def take(self, size: int, now: float, messages: int = 1) -> None:
+        """Count one message of `size` bytes, or several together.
 
         Raises:
             RequestError: `rate_limited`, with the seconds to wait.
         """
-        wait = self._messages.take(1, now) or self._bytes.take(size, now)
+        wait = self._messages.take(messages, now) or self._bytes.take(size, now)
         if wait:
             limits = self._limits
             raise RequestError(

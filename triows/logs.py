@@ -57,6 +57,7 @@ class Log:
         earliest: offset of the oldest message still kept.
         size: bytes it is counted with.
         ended: what `end` said, as JSON text, or None while the log is open.
+        opened: monotonic time of its making.
         touched: monotonic time of the newest message.
         watchers: how many subscriptions hold a cursor in it.
     """
@@ -75,6 +76,7 @@ class Log:
         "ended",
         "epoch",
         "head",
+        "opened",
         "size",
         "touched",
         "watchers",
@@ -87,7 +89,7 @@ class Log:
         self.earliest = 1
         self.size = OVERHEAD
         self.ended: bytes | None = None
-        self.touched = now
+        self.opened = self.touched = now
         self.watchers = 0
         self._limits = limits
         self._head_bytes = published_head(channel)

@@ -12,6 +12,7 @@ from triows.auth import Action, Authenticator, Identity
 from triows.bus import Bus
 from triows.codec import encode_push
 from triows.config import Limits
+from triows.counters import Counts
 from triows.errors import Close, ErrorCode, RequestError
 from triows.hub import Hub, Subscriber, Subscription
 from triows.messages import Message, MessageType, check_channel
@@ -26,6 +27,7 @@ class Services:
     application: Application
     bus: Bus
     hub: Hub
+    counts: Counts
     greeting: Mapping[str, object]
 
 

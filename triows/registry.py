@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from triows.auth import Identity
 from triows.config import Limits
 from triows.errors import Close, CloseCode, ErrorCode, HandshakeRefused
-from triows.statistics import ClosedConnection, ConnectionStatistics
+from triows.statistics import ClosedConnection, ConnectionStatistics, Traffic
 
 logger = logging.getLogger("triows.connection")
 
@@ -34,8 +34,28 @@ class Member(Protocol):
     def cut(self, close: Close) -> None:
         """Ask for the end such that nothing more reaches the peer; returns at once."""
 
+    def drain(self, after: float) -> None:
+        """Ask for the end once it has all that is its; returns at once.
+
+        Args:
+            after: seconds after which the client should come back.
+        """
+
     def statistics(self) -> ConnectionStatistics:
         """Return a snapshot."""
+
+
+class Guest(Protocol):
+    """A connection outside the pool: one that asks, is answered, and may ask again."""
+
+    identity: Identity | None
+    """Who waits for an answer, if somebody does."""
+
+    def cut(self, close: Close) -> None:
+        """Give no answer but a refusal; returns at once."""
+
+    def drain(self) -> None:
+        """Ask for the end after the answer that is under way; returns at once."""
 
 
 class Registry:
@@ -44,12 +64,19 @@ class Registry:
     Attributes:
         draining: while true, nobody is admitted.
         closed: the last ones that ended, newest last.
+        refused: how many were refused, by HTTP status; so refused_by_code, by error code.
+        traffic: of those that have ended.
+        guests: connections outside the pool, longest there first.
     """
 
     def __init__(self, limits: Limits, announce: Announce) -> None:
         self.draining = False
         self.closed: deque[ClosedConnection] = deque(maxlen=CLOSED_KEPT)
         self.closed_by_code: Counter[int] = Counter()
+        self.refused: Counter[int] = Counter()
+        self.refused_by_code: Counter[str] = Counter()
+        self.traffic = Traffic()
+        self.guests: dict[Guest, None] = {}
         self.opened = 0
         self._limits = limits
         self._announce = announce
@@ -66,6 +93,11 @@ class Registry:
     def members(self) -> list[Member]:
         """Return all connections, oldest first."""
         return list(self._members.values())
+
+    def refuse(self, refusal: HandshakeRefused) -> None:
+        """Take note that somebody was not let in."""
+        self.refused[refusal.status] += 1
+        self.refused_by_code[refusal.code] += 1
 
     def check_room(self) -> None:
         """Raises HandshakeRefused (503) if nobody can be admitted now."""
@@ -112,6 +144,7 @@ class Registry:
         """Take note that a connection has ended."""
         del self._members[member.id]
         last = member.statistics()
+        self.traffic = self.traffic.plus(last)
         self.closed.append(
             ClosedConnection(
                 last=last, code=int(close.code), reason=close.reason, closed_at=time.time()

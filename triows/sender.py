@@ -205,6 +205,7 @@ class Sender:
             subscription = next(iter(stale))
             gap = subscription.catch_up()
             if gap is not None:
+                self._hub.gaps += 1
                 parts.append(gap)
             piece = None
             if subscription.lag:

@@ -10,7 +10,6 @@ Leaving `async with open_server()` drains; cancelling aborts.
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -19,15 +18,19 @@ from typing import Any, Final, final
 import attrs
 import trio
 
+from triows.administration import Administration
 from triows.application import Application, Handler
 from triows.auth import Authenticator, Authorizer, Identity, Revocable, Revocations
 from triows.bus import Bus
 from triows.bus.engine import open_bus
-from triows.codec import check_nesting, encode_push
+from triows.codec import check_nesting
 from triows.config import Settings
 from triows.connection import Connection
-from triows.errors import Close, CloseCode, ConfigError, ErrorCode, HandshakeRefused
+from triows.counters import Counts
+from triows.errors import ErrorCode, HandshakeRefused
+from triows.http import open_doors
 from triows.http.front import Front, Upgrade
+from triows.http.head import Head
 from triows.hub import Hub
 from triows.listener import Listener
 from triows.listeners import Listeners
@@ -43,16 +46,13 @@ from triows.messages import (
 )
 from triows.peer import Services
 from triows.registry import Registry
+from triows.stall import StallClock
 from triows.statistics import ClosedConnection, ConnectionStatistics, ServerStatistics
 from triows.tokens import JWTAuth
 from triows.transport import Transport
 from triows.wire import SUBPROTOCOL
 
 logger = logging.getLogger("triows.server")
-
-_RECONNECTS_PER_SECOND: Final = 200
-"""How many clients a second are asked to come back after a drain."""
-
 
 _ABOUT: Final = {"name": "triows", "version": version("triows"), "protocol": SUBPROTOCOL}
 
@@ -72,28 +72,26 @@ class Server:
         self.settings = settings
         self._hub = Hub()
         self._bus: Bus = open_bus(settings.store, settings.log, self._hub.mark)
-        self._revocations = Revocations()
-        revocable = Revocable(authenticator, self._revocations)
+        revocations, counts = Revocations(), Counts()
+        revocable = Revocable(authenticator, revocations)
         self._registry = Registry(limits, self._announce)
+        self._accepting = trio.CancelScope()
+        self._administration = Administration(
+            self._registry, revocations, self._hub, self._bus, counts, StallClock(), self._accepting
+        )
         self._services = Services(
             limits=limits,
             authenticator=revocable,
             application=Application(dict(handlers), authorizer, limits.handler_timeout),
             bus=self._bus,
             hub=self._hub,
+            counts=counts,
             greeting={**limits.for_clients(), "server": _ABOUT},
         )
-        self._front = Front(
-            settings,
-            revocable,
-            public={"/healthz": lambda: {"status": "ok"}, "/readyz": self._readiness},
-            private={
-                "/api/statistics": lambda: attrs.asdict(self.statistics()),
-                "/api/connections": self._list_connections,
-            },
-        )
+        public = {"/healthz": lambda: {"status": "ok"}, "/readyz": self._readiness}
+        self._doors, missing = open_doors(settings, self._services, self._administration, public)
+        self._front = Front(settings, revocable, self._registry, public, missing)
         self._listeners: Listeners | None = None
-        self._accepting = trio.CancelScope()
 
     @property
     def port(self) -> int:
@@ -134,31 +132,19 @@ class Server:
 
     def connections(self) -> list[ConnectionStatistics]:
         """Return a snapshot of every connection, oldest first."""
-        return [member.statistics() for member in self._registry.members()]
+        return self._administration.connections()
 
     def closed_connections(self) -> list[ClosedConnection]:
         """Return the last connections that ended, newest last, with the reason of each."""
-        return list(self._registry.closed)
+        return self._administration.closed_connections()
 
     def statistics(self) -> ServerStatistics:
         """Return a snapshot of the server as a whole."""
-        return ServerStatistics(
-            connections=len(self._registry),
-            opened=self._registry.opened,
-            closed=dict(self._registry.closed_by_code),
-            refused=dict(self._front.refused),
-            channels=sum(1 for _ in self._bus.logs()),
-            log_bytes=self._bus.size,
-            published=self._bus.published,
-            draining=self._registry.draining,
-        )
+        return self._administration.statistics(self.connections())
 
     def disconnect(self, connection: str, reason: str = "by an administrator") -> bool:
         """End one connection with 4503, at once; False if there is none of that id."""
-        member = self._registry.get(connection)
-        if member is not None:
-            member.request_close(Close(CloseCode.DISCONNECTED, reason))
-        return member is not None
+        return self._administration.disconnect(connection, reason)
 
     def revoke(self, *, token_id: str | None = None, user: str | None = None) -> int:
         """Believe a token no more, or no token of a user that was issued until now.
@@ -167,35 +153,14 @@ class Server:
         `limits.close_timeout` at the latest; one that has not taken what was sent before is
         cut without a word. Returns how many there were.
         """
-        if (token_id is None) == (user is None):
-            raise ConfigError("revoke: name either a token_id or a user")
-        if token_id is not None:
-            self._revocations.revoke_token(token_id)
-        if user is not None:
-            self._revocations.revoke_user(user)
-        cut = [m for m in self._registry.members() if self._is_revoked(m.identity)]
-        for member in cut:
-            member.cut(Close(CloseCode.DISCONNECTED, "the token was revoked"))
-        return len(cut)
+        return self._administration.revoke(token_id=token_id, user=user)
 
     def drain(self) -> None:
         """Take no new connections, and end each one as soon as it has all that is its.
 
         Returns at once. Clients are told when to come back, spread over time.
         """
-        if self._registry.draining:
-            return
-        self._registry.draining = True
-        self._accepting.cancel(reason="the server is draining")
-        members = self._registry.members()
-        window = len(members) / _RECONNECTS_PER_SECOND
-        for member in members:
-            assert isinstance(member, Connection)
-            after = round(random.uniform(0, window), 3)  # noqa: S311 no secret
-            member.outgoing.offer(
-                encode_push(MessageType.RECONNECT, {"after": after, "reason": "restart"})
-            )
-            member.outgoing.part(Close(CloseCode.RESTART, "the server restarts; connect again"))
+        self._administration.drain()
 
     # What a connection goes through
 
@@ -216,7 +181,10 @@ class Server:
 
         try:
             upgrade = await self._front.open(transport, admit)
-            if upgrade is not None:
+            if isinstance(upgrade, Head):
+                assert self._doors is not None
+                await self._doors.serve(transport, upgrade)
+            elif upgrade is not None:
                 opening = admitted[0].run(upgrade.head, upgrade.rest, upgrade.subprotocol)
                 del upgrade, admit  # a kilobyte that nobody needs while the connection lives
                 await opening
@@ -245,6 +213,7 @@ class Server:
         async with trio.open_nursery() as services:
             services.start_soon(self._bus.run)
             services.start_soon(self._hub.run)
+            services.start_soon(self._administration.stall.run)
             async with trio.open_nursery() as handlers:
                 if listeners is not None:
                     handlers.start_soon(self._accept, listeners, handlers)
@@ -271,20 +240,6 @@ class Server:
                 503, ErrorCode.UNAVAILABLE, "the server is draining", retry_after=5
             )
         return {"status": "ready"}
-
-    def _list_connections(self) -> dict[str, list[Any]]:
-        return {
-            "open": [attrs.asdict(connection) for connection in self.connections()],
-            "closed": [attrs.asdict(closed) for closed in self.closed_connections()],
-        }
-
-    def _is_revoked(self, identity: Identity | None) -> bool:
-        try:
-            if identity is not None:
-                self._revocations.check(identity)
-        except HandshakeRefused:
-            return True
-        return False
 
     def _announce(self, data: dict[str, object]) -> None:
         self._bus.submit(LIFECYCLE, event(data), "", trio.current_time(), lambda *_: None)

@@ -62,6 +62,7 @@ class Session:
 
     def _refuse(self, error: RequestError, request: Message | None, now: float) -> None:
         self._peer.outgoing.offer(encode_error(error, request))
+        self._services.counts.errors[error.code] += 1
         if self._budget.is_spent(now):
             limited = error.code is ErrorCode.RATE_LIMITED
             code = CloseCode.RATE_LIMIT if limited else CloseCode.BAD_REQUESTS
@@ -165,6 +166,7 @@ class Session:
             },
         )
         if gap is not None:
+            self._services.hub.gaps += 1
             self._peer.outgoing.offer(gap)
         self._peer.subscriptions[channel] = self._services.hub.subscribe(
             self._peer.outgoing, log, cursor, wanted.on_lag

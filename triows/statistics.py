@@ -60,16 +60,48 @@ class ClosedConnection:
 
 
 @attrs.frozen(kw_only=True)
+class Traffic:
+    """What connections have sent and received together.
+
+    Attributes:
+        received_messages, received_bytes: of clients.
+        delivered: published messages sent to viewers, each counted for each viewer.
+        sent_bytes: everything sent.
+    """
+
+    received_messages: int = 0
+    received_bytes: int = 0
+    delivered: int = 0
+    sent_bytes: int = 0
+
+    def plus(self, connection: ConnectionStatistics) -> Traffic:
+        """Return the sum with one connection's."""
+        return Traffic(
+            received_messages=self.received_messages + connection.received_messages,
+            received_bytes=self.received_bytes + connection.received_bytes,
+            delivered=self.delivered + connection.sent_messages,
+            sent_bytes=self.sent_bytes + connection.sent_bytes,
+        )
+
+
+@attrs.frozen(kw_only=True)
 class ServerStatistics:
     """The server as a whole, as it was at one moment.
 
     Attributes:
-        connections: open now, those still opening included.
+        connections: open now, those still opening and event streams included.
         opened: connections ever; so closed, by close code, and refused, by HTTP status.
         channels: logs held in memory.
         log_bytes: what they are counted with.
         published: messages published since the start, by clients and by the application.
         draining: whether it takes no new connections any more.
+        received_messages, received_bytes, delivered, sent_bytes: see `Traffic`; of all
+            connections since the start.
+        gaps: gaps that viewers were told of.
+        errors: requests refused, by error code.
+        answers: HTTP requests that were answered, by status.
+        lag, lag_seconds: of the viewer that is furthest behind.
+        stalled: the longest time, in seconds, that the event loop was late.
     """
 
     connections: int
@@ -80,3 +112,13 @@ class ServerStatistics:
     log_bytes: int
     published: int
     draining: bool
+    received_messages: int
+    received_bytes: int
+    delivered: int
+    sent_bytes: int
+    gaps: int
+    errors: dict[str, int]
+    answers: dict[int, int]
+    lag: int
+    lag_seconds: float
+    stalled: float

@@ -52,6 +52,10 @@ class Bus(ABC):
         """Return the channel's log, live from now on, making it if it is new."""
 
     @abstractmethod
+    async def find(self, channel: str) -> Log | None:
+        """Return the channel's log, live from now on, if there is one; makes none."""
+
+    @abstractmethod
     async def history(self, log: Log, first: int, last: int, max_bytes: int) -> list[bytes]:
         """Return the JSON texts of what is kept from offset `first` to `last`, oldest first.
 

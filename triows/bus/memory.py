@@ -54,6 +54,10 @@ class MemoryBus(Bus):
         """Return the channel's log; does not wait."""
         return self._log(channel)
 
+    async def find(self, channel: str) -> Log | None:
+        """Return the channel's log, if there is one; does not wait."""
+        return self._logs.get(channel)
+
     async def history(self, log: Log, first: int, last: int, max_bytes: int) -> list[bytes]:
         """Return the texts from `first` to `last`; does not wait."""
         return log.read(first, last, max_bytes)

@@ -1,9 +1,8 @@
-"""Who may in: from the first byte of a connection to an admitted WebSocket, or an answer."""
+"""Who may in: from the first byte of a connection to an admitted WebSocket, or a request."""
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Final, final
@@ -24,13 +23,15 @@ from triows.http.head import (
     read_head,
 )
 from triows.limits import AddressRates
+from triows.registry import Registry
 from triows.transport import Transport
 from triows.wire import SUBPROTOCOL
 
 logger = logging.getLogger("triows.http")
 
 MAX_PENDING: Final = 1024  # connections that are still opening; then the oldest has to go
-_LINGER: Final = 1.0  # seconds a peer has to take its answer before its socket is closed
+LINGER: Final = 1.0  # seconds a peer has to take its answer before its socket is closed
+_ELSEWHERE: Final = ("/api/", "/metrics", "/openapi.json", "/dashboard", "/triows.")
 
 Resource = Callable[[], Any]
 """Returns what a GET answers, anything JSON."""
@@ -54,43 +55,45 @@ class Upgrade:
 
 @final
 class Front:
-    """Reads, checks and answers requests until one opens a WebSocket.
+    """Reads and checks the head of a connection's first request; a WebSocket is checked here.
 
     Args:
         settings: origins, timeouts, rates.
         authenticator: the same for WebSockets and for HTTP.
-        public: resources that everybody may read, by path.
-        private: resources for administrators, by path.
-
-    Attributes:
-        refused: how many were refused, by status.
+        registry: told of refusals.
+        public: resources that everybody may read, by path; all that there is without `missing`.
+        missing: what is not installed; None if other requests can be served.
     """
 
     def __init__(
         self,
         settings: Settings,
         authenticator: Authenticator,
+        registry: Registry,
         public: Mapping[str, Resource],
-        private: Mapping[str, Resource],
+        missing: ImportError | None,
     ) -> None:
-        self.refused: Counter[int] = Counter()
         self._settings = settings
         self._authenticator = authenticator
+        self._registry = registry
         self._public = public
-        self._private = private
+        self._missing = missing
         self._rates = AddressRates(settings.limits.handshakes_per_second_per_address)
         self._pending: dict[trio.CancelScope, None] = {}
-        self._loopback = settings.server.host in ("127.0.0.1", "::1", "localhost")
+        self._loopback = is_loopback(settings)
 
-    async def open(self, transport: Transport, admit: Callable[[Upgrade], None]) -> Upgrade | None:
-        """Bring one connection to the point where it is a WebSocket.
+    async def open(
+        self, transport: Transport, admit: Callable[[Upgrade], None]
+    ) -> Upgrade | Head | None:
+        """Bring one connection to the point where it is a WebSocket, or known to be none.
 
         Args:
             transport: a fresh connection.
             admit: called with the upgrade, at once after its token was checked; may refuse.
 
         Returns:
-            None if the request was answered, refused or never became whole.
+            The head of a request that is served elsewhere; None if the request was answered,
+            refused or never became whole.
         """
         with trio.move_on_after(self._settings.limits.handshake_timeout) as scope:
             self._pending[scope] = None
@@ -107,7 +110,9 @@ class Front:
                 self._pending.pop(scope, None)
         return None
 
-    async def _open(self, transport: Transport, admit: Callable[[Upgrade], None]) -> Upgrade | None:
+    async def _open(
+        self, transport: Transport, admit: Callable[[Upgrade], None]
+    ) -> Upgrade | Head | None:
         method = "GET"
         try:
             head = await read_head(transport)
@@ -116,15 +121,14 @@ class Front:
                 upgrade = await self._check(head, transport.peer)
                 admit(upgrade)
                 return upgrade
-            status, body = 200, await self._resource(head)
-            retry_after = None
+            if head.path not in self._public and self._missing is None:
+                return head
+            answer = encode_json(self._resource(head))
+            await _send(transport, 200, answer, [], with_body=method != "HEAD")
         except HandshakeRefused as error:
-            self.refused[error.status] += 1
+            self._registry.refuse(error)
             logger.info("refused %s: %s", transport.peer, error)
-            request_error = RequestError(error.code, error.message, retry_after=error.retry_after)
-            status, body = error.status, {"type": "error", "data": error_data(request_error)}
-            retry_after = error.retry_after
-        await _answer(transport, status, body, retry_after, with_body=method != "HEAD")
+            await answer_refusal(transport, error, with_body=method != "HEAD")
         return None
 
     async def _check(self, head: Head, peer: str) -> Upgrade:
@@ -156,58 +160,93 @@ class Front:
             raise AuthError("no token: send one as `Authorization: Bearer <token>`")
         return Upgrade(head.raw, head.rest, subprotocol, identity)
 
-    async def _resource(self, head: Head) -> Any:
-        public = self._public.get(head.path)
-        resource = public or self._private.get(head.path)
-        if resource is None:
-            raise HandshakeRefused(
-                404, ErrorCode.NOT_FOUND, f"there is nothing at {head.path[:100]!r}"
-            )
-        if head.method not in ("GET", "HEAD"):
-            raise HandshakeRefused(
-                405, ErrorCode.BAD_REQUEST, "only GET and HEAD are answered here"
-            )
-        if public is None:
-            check_origin(head, self._settings.server.allowed_origins, loopback=self._loopback)
-            token = find_token(head, in_query=False)
-            if token is None:
-                raise AuthError("no token: send one as `Authorization: Bearer <token>`")
-            identity = await self._authenticator.verify(token)
-            if not identity.grants.admin:
+    def _resource(self, head: Head) -> Any:
+        resource = self._public.get(head.path)
+        if resource is not None:
+            if head.method not in ("GET", "HEAD"):
                 raise HandshakeRefused(
-                    403, ErrorCode.FORBIDDEN, f"{identity.user} is no administrator"
+                    405, ErrorCode.METHOD_NOT_ALLOWED, "only GET and HEAD are answered here"
                 )
-        return resource()
+            return resource()
+        if head.path.startswith(_ELSEWHERE) or head.path == "/":
+            raise HandshakeRefused(
+                501,
+                ErrorCode.NOT_INSTALLED,
+                f"this server was installed without its HTTP side ({self._missing}): "
+                "pip install 'triows[server]'",
+            )
+        raise nothing_at(head)
 
 
-async def _answer(
-    transport: Transport, status: int, body: Any, retry_after: int | None, *, with_body: bool
+def is_loopback(settings: Settings) -> bool:
+    """Whether only this machine can connect."""
+    return settings.server.host in ("127.0.0.1", "::1", "localhost")
+
+
+def nothing_at(head: Head) -> HandshakeRefused:
+    """Return the refusal of a path that leads nowhere."""
+    return HandshakeRefused(404, ErrorCode.NOT_FOUND, f"there is nothing at {head.path[:100]!r}")
+
+
+def error_body(error: HandshakeRefused) -> bytes:
+    """Return the JSON that says why."""
+    as_request = RequestError(error.code, error.message, retry_after=error.retry_after)
+    return encode_json({"type": "error", "data": error_data(as_request)})
+
+
+def error_headers(error: HandshakeRefused) -> list[tuple[str, str]]:
+    """Return the headers that go with the status of a refusal."""
+    headers = []
+    if error.retry_after is not None:
+        headers.append(("Retry-After", str(error.retry_after)))
+    if error.status == HTTPStatus.UPGRADE_REQUIRED:
+        headers += [("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")]
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        headers.append(("WWW-Authenticate", "Bearer"))
+    if error.status == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers.append(("Allow", "GET, HEAD"))
+    return headers
+
+
+async def answer_refusal(
+    transport: Transport, error: HandshakeRefused, *, with_body: bool = True
 ) -> None:
-    """Send one JSON answer and let the peer take it: closed with bytes unread, a socket would
-    reset, and the answer might be lost.
-    """
-    text = encode_json(body) + b"\n"
+    """Refuse a request in JSON, and let the peer take it."""
+    await _send(
+        transport, error.status, error_body(error), error_headers(error), with_body=with_body
+    )
+
+
+async def _send(
+    transport: Transport,
+    status: int,
+    body: bytes,
+    extra: list[tuple[str, str]],
+    *,
+    with_body: bool,
+) -> None:
+    text = body + b"\n"
     lines = [
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
         "Content-Type: application/json",
         f"Content-Length: {len(text)}",
         "Cache-Control: no-store",
         "Connection: close",
+        *(f"{name}: {value}" for name, value in extra),
     ]
-    if retry_after is not None:
-        lines.append(f"Retry-After: {retry_after}")
-    if status == HTTPStatus.UPGRADE_REQUIRED:
-        lines += ["Upgrade: websocket", "Sec-WebSocket-Version: 13"]
-    if status == HTTPStatus.UNAUTHORIZED:
-        lines.append("WWW-Authenticate: Bearer")
-    if status == HTTPStatus.METHOD_NOT_ALLOWED:
-        lines.append("Allow: GET, HEAD")
     head = "\r\n".join(lines).encode() + b"\r\n\r\n"
-    with trio.move_on_after(_LINGER):
+    with trio.move_on_after(LINGER):
         try:
             await transport.send_all(head + text if with_body else head)
         except (OSError, trio.BrokenResourceError):
             return
-        await transport.finish()
-        while await transport.receive():
-            pass
+        await linger(transport)
+
+
+async def linger(transport: Transport) -> None:
+    """Let the peer take its answer, until it hangs up: closed with bytes unread, a socket would
+    reset, and the answer might be lost. The caller has the deadline.
+    """
+    await transport.finish()
+    while await transport.receive():
+        pass

@@ -17,7 +17,17 @@ from triows.transport import Transport
 MAX_HEAD: Final = 16 * 1024  # bytes
 _END: Final = b"\r\n\r\n"
 _ONCE: Final = frozenset(
-    {"host", "origin", "authorization", "upgrade", "sec-websocket-key", "sec-websocket-version"}
+    {
+        "host",
+        "origin",
+        "authorization",
+        "upgrade",
+        "sec-websocket-key",
+        "sec-websocket-version",
+        "content-length",
+        "content-type",
+        "last-event-id",
+    }
 )
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -57,14 +67,18 @@ class Head:
         return [part.strip() for part in self.header(name).split(",") if part.strip()]
 
 
-async def read_head(transport: Transport) -> Head:
+async def read_head(transport: Transport, already: bytes = b"") -> Head:
     """Read one head; the caller has the deadline.
+
+    Args:
+        transport: where it comes from.
+        already: what was received of it before.
 
     Raises:
         HandshakeRefused: 400, 431.
         PeerGone: nothing to answer to.
     """
-    raw = bytearray()
+    raw = bytearray(already)
     searched = 0
     while (end := raw.find(_END, searched)) < 0:
         if len(raw) > MAX_HEAD:
@@ -102,7 +116,8 @@ def _parse(raw: bytes, rest: bytes) -> Head:
     except h11.RemoteProtocolError:
         # Without h11's words: they quote the line, and the line may hold a token.
         raise _bad("not an HTTP request") from None
-    if not isinstance(request, h11.Request):
+    if not isinstance(request, h11.Request) or parser.trailing_data[0]:
+        # What follows: h11 takes an empty line of bare line feeds for the end of the head, too.
         raise _bad("not an HTTP request")
     headers: dict[str, str] = {}
     for name_bytes, value_bytes in request.headers:

@@ -1,0 +1,174 @@
+"""One request, as those see it who answer it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, final
+from urllib.parse import parse_qsl, unquote
+
+import attrs
+
+from triows.administration import Administration
+from triows.auth import Action, Identity
+from triows.errors import ErrorCode, HandshakeRefused, RequestError
+from triows.http.exchange import Exchange
+from triows.http.head import Head, PeerGone
+from triows.http.operations import Operation
+from triows.http.rates import Rates
+from triows.http.serving import Receive
+from triows.logs import Log
+from triows.messages import check_channel
+from triows.peer import Services
+
+
+@attrs.frozen
+class Rooms:
+    """What a server lends to its HTTP side."""
+
+    services: Services
+    administration: Administration
+    rates: Rates
+
+
+@final
+@attrs.define
+class Call:
+    """A request whose origin and token were checked.
+
+    Attributes:
+        rooms: the server's.
+        exchange: its connection.
+        receive: where the body comes from.
+        head: method, path, headers.
+        operation: what is asked.
+        path: the parameters in the path, not decoded.
+        identity: whose token came with it; None where none is needed.
+        query: the parameters of the query that were given.
+    """
+
+    rooms: Rooms
+    exchange: Exchange
+    receive: Receive
+    head: Head
+    operation: Operation
+    path: Mapping[str, str]
+    identity: Identity | None
+    query: Mapping[str, Any]
+
+    @property
+    def user(self) -> Identity:
+        """Who asks, where a token is needed."""
+        assert self.identity is not None
+        return self.identity
+
+    @property
+    def channel(self) -> str:
+        """The channel in the path.
+
+        Raises:
+            RequestError: `bad_channel`.
+        """
+        return check_channel(unquote(self.path["channel"], errors="replace"))
+
+    async def authorize(self, action: Action) -> str:
+        """Return the channel if the token allows `action` on it.
+
+        Raises:
+            RequestError: `bad_channel`, `forbidden`.
+        """
+        channel = self.channel
+        await self.rooms.services.application.authorize(self.user, action, channel)
+        return channel
+
+    async def log(self) -> Log:
+        """Return the log of the channel in the path, if it may be read.
+
+        Raises:
+            RequestError: `bad_channel`, `forbidden`, `not_found`.
+        """
+        channel = await self.authorize(Action.SUBSCRIBE)
+        log = await self.rooms.services.bus.find(channel)
+        if log is None:
+            raise RequestError(ErrorCode.NOT_FOUND, f"there is no channel {channel!r}")
+        return log
+
+    def check_again(self) -> None:
+        """Check that the token was not revoked while something was waited for.
+
+        Raises:
+            AuthError: it was.
+        """
+        self.rooms.administration.revocations.check(self.user)
+
+    def media_type(self) -> str:
+        """Return what kind of body came, one of those that the operation takes.
+
+        Raises:
+            HandshakeRefused: 415.
+        """
+        header = self.head.header("content-type")
+        kind, _, options = header.partition(";")
+        kind = kind.strip().lower()
+        charset = options.strip().lower().replace('"', "")
+        if kind not in self.operation.body or charset not in ("", "charset=utf-8"):
+            raise HandshakeRefused(
+                415,
+                ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+                f"Content-Type is {header[:80]!r}; expected {' or '.join(self.operation.body)}, "
+                "in UTF-8",
+            )
+        return kind
+
+    async def body(self) -> bytes:
+        """Return the body, whole.
+
+        Raises:
+            HandshakeRefused: 415.
+            PeerGone: it ended too early.
+        """
+        given = int(self.head.header("content-length") or 0) > 0
+        if given or self.operation.needs_body:
+            self.media_type()
+        return await read_body(self.receive)
+
+
+async def read_body(receive: Receive) -> bytes:
+    """Return a request's body; it was measured before.
+
+    Raises:
+        PeerGone: it ended too early.
+    """
+    parts: list[bytes] = []
+    while True:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            raise PeerGone
+        parts.append(event.get("body", b""))
+        if not event.get("more_body", False):
+            return b"".join(parts)
+
+
+def read_query(operation: Operation, query: str) -> dict[str, Any]:
+    """Return the parameters of a query, each read as its operation says.
+
+    Raises:
+        HandshakeRefused: 400 for one that is unknown, wrong, or given twice.
+    """
+    known = {p.name: p for p in operation.parameters if p.place == "query"}
+    found: dict[str, Any] = {}
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=20, errors="strict")
+    except ValueError:
+        raise _bad("the query has more than 20 parameters, or is not UTF-8") from None
+    for name, text in pairs:
+        if name not in known:
+            expected = ", ".join(known) or "none"
+            raise _bad(f"unknown parameter {name[:40]!r}; expected: {expected}")
+        if name in found:
+            raise _bad(f"the parameter {name!r} is given twice")
+        found[name] = known[name].read(text)
+    return found
+
+
+def _bad(message: str) -> HandshakeRefused:
+    return HandshakeRefused(400, ErrorCode.BAD_REQUEST, message)
