@@ -35,6 +35,7 @@ class Administration:
     counts: Counts
     stall: StallClock
     accepting: trio.CancelScope
+    draining: trio.Event = attrs.field(factory=trio.Event)
 
     # Seen
 
@@ -124,6 +125,7 @@ class Administration:
         window = len(members) / _RECONNECTS_PER_SECOND
         if not self.registry.draining:
             self.registry.draining = True
+            self.draining.set()
             self.accepting.cancel(reason="the server is draining")
             for member in members:
                 member.drain(round(random.uniform(0, window), 3))  # noqa: S311 no secret

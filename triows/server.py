@@ -162,6 +162,10 @@ class Server:
         """
         self._administration.drain()
 
+    async def wait_draining(self) -> None:
+        """Wait until draining has begun: by `drain`, or by an administrator over HTTP."""
+        await self._administration.draining.wait()
+
     # What a connection goes through
 
     async def serve_stream(self, stream: trio.abc.Stream, peer: str = "") -> None:

@@ -14,8 +14,17 @@ from cyclopts import App, CycloptsError, Group, Parameter
 
 import triows
 from triows import Settings
+from triows.cli import administer
 from triows.cli import settings as settings_
-from triows.cli.connect import DEFAULT_URL, StateTeller, TokenFile, TokenOption, Url, token_source
+from triows.cli.connect import (
+    DEFAULT_URL,
+    NOT_GIVEN,
+    StateTeller,
+    TokenFile,
+    TokenOption,
+    Url,
+    token_source,
+)
 from triows.cli.output import note
 from triows.cli.publish import publish as publish_
 from triows.cli.run import Publish, embedded_server, publish_by, run_command
@@ -31,6 +40,7 @@ app = App(
     help="Streams live agent sessions: every channel is a log, every subscription a cursor.",
     config=settings_.flags,
 )
+administer.add_to(app)
 
 Config = Annotated[
     Path | None, Parameter(help="TOML file with settings; also TRIOWS_CONFIG names one.")
@@ -233,7 +243,7 @@ def _with_client(
     token_file: Path | None,
 ) -> int:
     if token is None and token_file is None:
-        raise triows.ConfigError("no token: give --token or --token-file, or set TRIOWS_TOKEN")
+        raise triows.ConfigError(NOT_GIVEN)
 
     async def run() -> int:
         source = token_source(token, token_file)

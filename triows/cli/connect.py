@@ -14,6 +14,7 @@ import triows
 from triows.cli.output import note
 
 DEFAULT_URL: Final = "ws://127.0.0.1:8080/ws"
+NOT_GIVEN: Final = "no token: give --token or --token-file, or set TRIOWS_TOKEN"
 
 Url = Annotated[str, Parameter(env_var="TRIOWS_URL", help="Address of the server.")]
 TokenOption = Annotated[
@@ -40,6 +41,22 @@ def token_source(
     if not (token_file.is_file() and os.access(token_file, os.R_OK)):
         raise triows.ConfigError(f"cannot read the token file {token_file}")
     return read
+
+
+def read_token(token: str | None, token_file: Path | None) -> str:
+    """Return the token, for what asks once only.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if token_file is None:
+        if token is None:
+            raise triows.ConfigError(NOT_GIVEN)
+        return token
+    try:
+        return token_file.read_text(errors="replace").strip()
+    except OSError as error:
+        raise triows.ConfigError(f"token file {token_file}: {error.strerror}") from None
 
 
 class StateTeller:

@@ -41,6 +41,7 @@ async def serve(settings: triows.Settings, *, dev: bool) -> int:
                 note(f"triows listens on {server.url}")
                 if dev:
                     _print_tokens(server, secret)
+                nursery.start_soon(_watch_drain, server, stop)
                 await stop.wait()
                 note("draining; another signal aborts")
             nursery.cancel_scope.cancel(reason="drained")
@@ -59,6 +60,12 @@ async def _watch_signals(stop: trio.Event, abort: trio.CancelScope) -> None:
             stop.set()
 
 
+async def _watch_drain(server: triows.Server, stop: trio.Event) -> None:
+    """Have an administrator's `drain` do what a signal does."""
+    await server.wait_draining()
+    stop.set()
+
+
 def _print_tokens(server: triows.Server, secret: str) -> None:
     """Print what a first look needs, ready to paste; the key dies with this process."""
     watch = triows.make_token(secret, "viewer", ttl=DEV_TTL, subscribe=["*"], presence=["*"])
@@ -71,8 +78,9 @@ def _print_tokens(server: triows.Server, secret: str) -> None:
     print(f"# watch\n{me} tail session:demo {at} {watch}\n")
     print(f"# publish\n{me} publish session:demo hello {at} {speak}\n")
     print(f"# run a command and publish what it prints\n{me} run {at} {speak} -- ping localhost\n")
+    print(f"# administrate\n{me} top {at} {admin}\n")
     http = server.url.replace("ws", "http", 1).removesuffix("/ws")
-    print(f"# look\ncurl -H 'Authorization: Bearer {admin}' {http}/api/connections", flush=True)
+    print(f"# look, in a browser\n{http}/#token={admin}", flush=True)
 
 
 def configure_logging(*, verbose: bool) -> None:
