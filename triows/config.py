@@ -6,6 +6,7 @@ In every rate and count 0 means unlimited. Sizes are bytes, times seconds.
 from __future__ import annotations
 
 import math
+from ipaddress import ip_network
 from typing import Any
 
 import attrs
@@ -133,6 +134,9 @@ class ServerSettings:
     """TCP port; 0 picks a free one."""
     allowed_origins: tuple[str, ...] = ()
     """Origins of web pages that may connect, beside the server's own; `*` is every one."""
+    trusted_proxies: tuple[str, ...] = attrs.field(default=())
+    """Addresses and networks (`10.0.0.0/8`) of reverse proxies whose `X-Forwarded-For` is
+    believed: else all clients behind one share its limits."""
     tls_cert: str = ""
     """PEM file with the certificate chain; with `tls_key`, the port speaks TLS."""
     tls_key: str = attrs.field(default="")
@@ -144,6 +148,14 @@ class ServerSettings:
     def _check_port(self, attribute: object, value: int) -> None:
         if not 0 <= value <= 65535:
             raise ConfigError(f"server.port is {value}; it must be from 0 to 65535")
+
+    @trusted_proxies.validator
+    def _check_proxies(self, attribute: object, value: tuple[str, ...]) -> None:
+        for network in value:
+            try:
+                ip_network(network)
+            except ValueError as error:
+                raise ConfigError(f"server.trusted_proxies: {error}") from None
 
     @tls_key.validator
     def _check_tls(self, attribute: object, value: str) -> None:

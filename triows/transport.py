@@ -25,17 +25,18 @@ class Transport:
     """Bytes in, bytes out.
 
     Attributes:
-        peer: the peer's network address, for counting and for logs.
+        address: the network address of who is connected.
+        peer: the same, or for whom it speaks: for counting and for logs.
         received: bytes so far.
         sent: bytes so far, as the socket took them.
     """
 
-    __slots__ = ("_socket", "_stream", "peer", "received", "sent")
+    __slots__ = ("_socket", "_stream", "address", "peer", "received", "sent")
 
     def __init__(self, stream: trio.abc.Stream, peer: str) -> None:
         self._stream: trio.abc.Stream | None = stream
         self._socket: socket.socket | None = None
-        self.peer = peer
+        self.address = self.peer = peer
         self.received = 0
         self.sent = 0
 
@@ -49,7 +50,7 @@ class Transport:
         transport = cls.__new__(cls)
         transport._stream = None
         transport._socket = sock
-        transport.peer = peer
+        transport.address = transport.peer = peer
         transport.received = transport.sent = 0
         return transport
 

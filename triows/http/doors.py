@@ -24,6 +24,7 @@ from triows.http.exchange import Exchange
 from triows.http.front import LINGER, Resource, answer_refusal, is_loopback, linger, nothing_at
 from triows.http.head import Head, PeerGone, check_origin, find_token
 from triows.http.operations import OPERATIONS, Grant, Operation
+from triows.http.proxies import Proxies
 from triows.http.serving import Receive, Send, configure, serve
 from triows.http.static import Files
 from triows.transport import Transport
@@ -57,6 +58,7 @@ class Doors:
         self._origins = settings.server.allowed_origins
         self._loopback = is_loopback(settings)
         self._limits = settings.limits
+        self._proxies = Proxies(settings.server.trusted_proxies)
         self._rooms = rooms
         self._registry = rooms.administration.registry
         self._public = public
@@ -124,6 +126,7 @@ class Doors:
             if isinstance(request, HandshakeRefused):
                 await self._finish(None, refusal(request), receive, send)
                 return
+            self._proxies.tell(exchange.transport, request)
             scope: dict[str, Any] = {
                 "type": "http",
                 "method": request.method,

@@ -22,6 +22,7 @@ from triows.http.head import (
     find_token,
     read_head,
 )
+from triows.http.proxies import Proxies
 from triows.limits import AddressRates
 from triows.registry import Registry
 from triows.transport import Transport
@@ -81,6 +82,7 @@ class Front:
         self._rates = AddressRates(settings.limits.handshakes_per_second_per_address)
         self._pending: dict[trio.CancelScope, None] = {}
         self._loopback = is_loopback(settings)
+        self._proxies = Proxies(settings.server.trusted_proxies)
 
     async def open(
         self, transport: Transport, admit: Callable[[Upgrade], None]
@@ -117,6 +119,7 @@ class Front:
         try:
             head = await read_head(transport)
             method = head.method
+            self._proxies.tell(transport, head)
             if head.path == "/ws":
                 upgrade = await self._check(head, transport.peer)
                 admit(upgrade)
