@@ -36,7 +36,7 @@ async def connections(call: Call) -> Response:
     return answer(found)
 
 
-async def connection(call: Call) -> Response:
+async def connection(call: Call) -> Response:  # noqa: ASYNC124 awaited like all of its kind
     """Answer how one connection is doing, or why it ended."""
     registry, id_ = call.rooms.administration.registry, unquote(call.path["id"])
     member = registry.get(id_)
@@ -49,7 +49,7 @@ async def connection(call: Call) -> Response:
     raise _unknown(id_)
 
 
-async def disconnect(call: Call) -> Response:
+async def disconnect(call: Call) -> Response:  # noqa: ASYNC124 awaited like all of its kind
     """End one connection."""
     id_ = unquote(call.path["id"])
     if not call.rooms.administration.disconnect(id_):
@@ -77,7 +77,7 @@ async def revoke(call: Call) -> Response:
     return answer({"closed": administration.revoke(user=user)})
 
 
-async def drain(call: Call) -> Response:
+async def drain(call: Call) -> Response:  # noqa: ASYNC124 awaited like all of its kind
     """Begin to let go of everybody."""
     count, window = call.rooms.administration.drain()
     return answer({"connections": count, "window": window}, 202)
@@ -96,6 +96,6 @@ async def metrics(call: Call) -> Response:
     return Response(text, 200, {"Cache-Control": "no-store", "Content-Type": METRICS_TYPE})
 
 
-async def openapi(call: Call) -> Response:
+async def openapi(call: Call) -> Response:  # noqa: ASYNC124 awaited like all of its kind
     """Answer with what can be asked."""
     return answer(document())

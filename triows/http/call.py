@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, final
+from typing import Any, Final, final
 from urllib.parse import parse_qsl, unquote
 
 import attrs
+import trio
 
 from triows.administration import Administration
 from triows.auth import Action, Identity
@@ -19,6 +20,8 @@ from triows.http.serving import Receive
 from triows.logs import Log
 from triows.messages import check_channel
 from triows.peer import Services
+
+BODY_TIMEOUT: Final = 30.0  # seconds from a head to the last byte of its body
 
 
 @attrs.frozen
@@ -123,13 +126,17 @@ class Call:
         """Return the body, whole.
 
         Raises:
-            HandshakeRefused: 415.
+            HandshakeRefused: 408, 415.
             PeerGone: it ended too early.
         """
         given = int(self.head.header("content-length") or 0) > 0
         if given or self.operation.needs_body:
             self.media_type()
-        return await read_body(self.receive)
+        with trio.move_on_after(BODY_TIMEOUT):
+            return await read_body(self.receive)
+        raise HandshakeRefused(
+            408, ErrorCode.BAD_REQUEST, f"the body did not arrive within {BODY_TIMEOUT:g} s"
+        )
 
 
 async def read_body(receive: Receive) -> bytes:

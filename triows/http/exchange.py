@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, final
 
 import trio
@@ -21,7 +22,6 @@ from triows.http.head import Head, PeerGone, read_head
 from triows.transport import Transport
 
 KEEP_ALIVE: Final = 30.0  # seconds a connection may wait for its next request
-BODY_TIMEOUT: Final = 30.0  # seconds from a head to the last byte of its body
 PIECE: Final = 16 * 1024  # bytes of a body are handed on at a time, the last ones apart
 _REFUSED: Final = b" / HTTP/1.1\r\nHost: triows\r\nConnection: close\r\n\r\n"
 
@@ -60,12 +60,12 @@ class Exchange(trio.abc.Stream):
         self._first: Head | None = head
         self._rest = b""  # received and not handed on yet
         self._missing = 0  # bytes of the body that are still to be handed on
-        self._body_until = 0.0
         self._unanswered = 0
         self._sending: trio.CancelScope | None = None
         self._last = False  # what is refused is the last request
         self._closed = False
         self._reading: trio.CancelScope | None = None
+        self._idling: trio.CancelScope | None = None  # while there is nothing of the next request
 
     # For the registry
 
@@ -96,8 +96,8 @@ class Exchange(trio.abc.Stream):
     def answered(self) -> None:
         """Take note that a request was answered: the next one has its time from now on."""
         self._unanswered -= 1
-        if self._reading is not None and not self._unanswered:
-            self._reading.deadline = trio.current_time() + KEEP_ALIVE
+        if self._idling is not None and not self._unanswered:
+            self._idling.deadline = trio.current_time() + KEEP_ALIVE
 
     def break_off(self) -> None:
         """Read and send nothing more, whatever is under way; returns at once.
@@ -142,17 +142,18 @@ class Exchange(trio.abc.Stream):
 
     async def _next_head(self) -> Head | None:
         """Wait for the next request; without a limit while one is being answered."""
-        idle = float("inf") if self._unanswered else trio.current_time() + KEEP_ALIVE
-        with trio.CancelScope(deadline=idle) as self._reading:
-            data = self._rest or await self.transport.receive()
-            self._reading.deadline = trio.current_time() + self._limits.handshake_timeout
-            self._rest = b""
-            try:
-                return await read_head(self.transport, data) if data else None
-            except PeerGone:
+        data, self._rest = self._rest, b""
+        with trio.CancelScope() as self._reading:
+            if not data:
+                with trio.CancelScope() as self._idling:
+                    if not self._unanswered:
+                        self._idling.deadline = trio.current_time() + KEEP_ALIVE
+                    data = await self.transport.receive()
+                self._idling = None
+            if not data:
                 return None
-            finally:
-                self._reading = None
+            with trio.move_on_after(self._limits.handshake_timeout), suppress(PeerGone):
+                return await read_head(self.transport, data)
         return None
 
     async def _hand_on(self, head: Head) -> bytes:
@@ -165,7 +166,6 @@ class Exchange(trio.abc.Stream):
         self._unanswered += 1
         body, self._rest = head.rest[:size], head.rest[size:]
         self._missing = size - len(body)
-        self._body_until = trio.current_time() + BODY_TIMEOUT
         return _own_head(head, size, waits=self._missing > 0) + body
 
     def _refuse(self, error: HandshakeRefused, method: str) -> bytes:
@@ -176,9 +176,10 @@ class Exchange(trio.abc.Stream):
         return (b"HEAD" if method == "HEAD" else b"GET") + _REFUSED
 
     async def _body(self) -> bytes:
+        """Return the next piece of a body; whoever wants it has the deadline."""
         wanted = min(PIECE, self._missing)
         piece = b""
-        with trio.CancelScope(deadline=self._body_until) as self._reading:
+        with trio.CancelScope() as self._reading:
             while len(piece) < wanted:
                 data = await self.transport.receive()
                 if not data:

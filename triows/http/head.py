@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
@@ -16,6 +17,7 @@ from triows.transport import Transport
 
 MAX_HEAD: Final = 16 * 1024  # bytes
 _END: Final = b"\r\n\r\n"
+_FOLDED: Final = re.compile(rb"(?<!\r)\n|\n[ \t]")
 _ONCE: Final = frozenset(
     {
         "host",
@@ -109,6 +111,9 @@ def _bad(message: str) -> HandshakeRefused:
 def _parse(raw: bytes, rest: bytes) -> Head:
     if not raw.isascii():
         raise _bad("the head has a byte above 0x7f")
+    if _FOLDED.search(raw):
+        # h11 would take both, and other readers would see other headers, or another end.
+        raise _bad("the head has a line that ends in a bare line feed, or goes on in the next")
     parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
     parser.receive_data(raw)
     try:
@@ -116,8 +121,7 @@ def _parse(raw: bytes, rest: bytes) -> Head:
     except h11.RemoteProtocolError:
         # Without h11's words: they quote the line, and the line may hold a token.
         raise _bad("not an HTTP request") from None
-    if not isinstance(request, h11.Request) or parser.trailing_data[0]:
-        # What follows: h11 takes an empty line of bare line feeds for the end of the head, too.
+    if not isinstance(request, h11.Request):
         raise _bad("not an HTTP request")
     headers: dict[str, str] = {}
     for name_bytes, value_bytes in request.headers:

@@ -117,7 +117,7 @@ OPERATIONS: Final = (
         "Publish a message, or many: one a line. `command` needs the grant of that name.",
         {200: {"anyOf": [ref("Published"), ref("Batch")]}, 201: ref("Published")},
         body={JSON: ref("Message"), NDJSON: {"type": "string"}},
-        errors=(409, 413, 415, 429, 500, 503),
+        errors=(408, 409, 415, 429, 500),
     ),
     Operation(
         "history", "GET", f"{ONE}/messages", Grant.SUBSCRIBE,
@@ -149,7 +149,7 @@ OPERATIONS: Final = (
         "end", "POST", f"{ONE}/end", Grant.PUBLISH,
         "Publish the last message the channel will ever take.",
         {200: ref("Ended")},
-        body={JSON: ref("End")}, needs_body=False, errors=(409, 413, 415, 429),
+        body={JSON: ref("End")}, needs_body=False, errors=(408, 409, 415, 429),
     ),
     Operation(
         "presence", "GET", f"{ONE}/presence", Grant.PRESENCE, "Who watches.",
@@ -188,12 +188,12 @@ OPERATIONS: Final = (
     Operation(
         "revoke", "POST", "/api/revocations", Grant.ADMIN,
         "Believe a token no more, or no token of a user that was issued until now.",
-        {200: ref("Revoked")}, body={JSON: ref("Revocation")}, errors=(413, 415),
+        {200: ref("Revoked")}, body={JSON: ref("Revocation")}, errors=(408, 415),
     ),
     Operation(
         "drain", "POST", "/api/drain", Grant.ADMIN,
         "Take no new connections, and let go of those that are open.",
-        {202: ref("Draining")}, errors=(413,),
+        {202: ref("Draining")},
     ),
     Operation(
         "statistics", "GET", "/api/statistics", Grant.ADMIN, "The server as a whole.",
