@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TextIO, final
 
 import msgspec
 import trio
 
 import triows
-from triows.cli.output import escape_json, harmless, note, styled, wants_colour
+from triows.cli.output import (
+    ERASE_LINE,
+    escape_json,
+    fit,
+    harmless,
+    note,
+    on_screen,
+    styled,
+    wants_colour,
+)
 
 
 def parse_since(text: str) -> triows.Position:
@@ -36,29 +47,64 @@ async def tail(
     as_json: bool,
 ) -> int:
     """Print what is published on `channel` until it ends; return the exit status."""
-    colour = wants_colour(sys.stdout)
+    screen = None if as_json else Screen(sys.stdout)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     start: dict[str, Any] = {"since": since} if since is not None else {"tail": lines}
     if since is None and lines is None:
         start = {"from_start": True}
-    async with client.subscribe(channel, **start) as messages, _position_told(messages):
+    async with client.subscribe(channel, **start) as messages, _position_told(messages, screen):
         async for message in messages:
-            if as_json:
+            if screen is None:
                 assert messages.position is not None
-                text = _as_json(message, messages.position.epoch)
+                text = _as_json(message, messages.position.epoch) + "\n"
             else:
-                text = render(message, colour=colour)
+                text = screen.show(message)
             await _print(text)
     return 0
 
 
+@final
+class Screen:
+    """Where messages are shown: below each other, and the unfinished line of a terminal last,
+    as far as it has come. Anywhere but at a terminal only finished lines are shown.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._colour = wants_colour(stream)
+        self._is_terminal = stream.isatty() and os.environ.get("TERM") != "dumb"
+        self._unfinished = ""
+
+    def show(self, message: triows.Message) -> str:
+        """Return what is to be written for a message."""
+        clear = ERASE_LINE if self._unfinished else ""
+        line = render(message, colour=self._colour)
+        state = _state_of_line(message)
+        if state is None:  # of another kind: the unfinished line stays the last one
+            return f"{clear}{line}\n{self._unfinished}"
+        if state == "finished":
+            self._unfinished = ""
+            return f"{clear}{line}\n"
+        if not self._is_terminal:
+            return ""
+        self._unfinished = fit(line, shutil.get_terminal_size().columns - 1)
+        return clear + self._unfinished
+
+    def leave(self) -> str:
+        """Return what is to be written before anybody else writes."""
+        return "\n" if self._unfinished else ""
+
+
 @asynccontextmanager
-async def _position_told(messages: triows.Subscription) -> AsyncIterator[None]:
+async def _position_told(
+    messages: triows.Subscription, screen: Screen | None
+) -> AsyncIterator[None]:
     """Say on interruption where to go on."""
     try:
         yield
     except (trio.Cancelled, KeyboardInterrupt):
+        if screen is not None:
+            _write(screen.leave())
         position = messages.position
         if position is not None:
             note(f"go on with --since {position.epoch}:{position.offset}")
@@ -66,12 +112,12 @@ async def _position_told(messages: triows.Subscription) -> AsyncIterator[None]:
 
 
 async def _print(text: str) -> None:
-    """Write a line; a thread waits if whatever reads our output is slow, not the heartbeat."""
+    """Write text; a thread waits if whatever reads our output is slow, not the heartbeat."""
     await trio.to_thread.run_sync(_write, text)
 
 
 def _write(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(text)
     sys.stdout.flush()
 
 
@@ -112,9 +158,24 @@ def _render_log(data: Any, *, colour: bool) -> str:
     text = data.get("text") if isinstance(data, dict) else data
     if not isinstance(text, str):
         return harmless(_compact(data), colour=False)
+    if isinstance(data, dict) and data.get("stream") == "terminal":
+        text = on_screen(text)
     shown = harmless(text, colour=colour)
     from_stderr = isinstance(data, dict) and data.get("stream") == "stderr"
     return styled(shown, "red", colour=colour) if from_stderr else shown
+
+
+def _state_of_line(message: triows.Message) -> str | None:
+    """Return whether a terminal's line is `finished` or `partial`; None for all other messages."""
+    if message.type != triows.MessageType.LOG:
+        return None
+    try:
+        data = message.data
+    except RecursionError:
+        return None
+    if not isinstance(data, dict) or data.get("stream") != "terminal":
+        return None
+    return "partial" if data.get("partial") is True else "finished"
 
 
 def _describe_end(data: Any) -> str:
