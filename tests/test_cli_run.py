@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import os
+import re
 import signal
 import socket
 import sys
@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 import trio
-from hypothesis import given
-from hypothesis import strategies as st
 
 import triows
 from tests.support import SECRET, token
 from tests.support_client import cli, read_all
-from triows.cli.run import MAX_LINE, LineCutter, run_command
+from triows.cli import child, lines, run
+from triows.cli.lines import MAX_LINE
+from triows.cli.run import run_command
 
 
 class _Published:
@@ -174,38 +174,6 @@ async def test_run_keeps_the_characters_of_a_long_line(
     assert len(pieces) > 1
 
 
-@given(
-    st.lists(st.sampled_from(["a", "é", "€", "😀", "\r", "\n", "ab" * 20]), max_size=60),
-    st.lists(st.integers(1, 7), min_size=1),
-)
-def test_line_cutter_takes_any_chunks(parts: list[str], sizes: list[int]) -> None:
-    """However the bytes come, the lines are the same, none too long, and nothing is lost."""
-    text = "".join(parts)
-    cutter, data, lines = LineCutter(), text.encode(), []
-    for size in itertools.cycle(sizes):
-        if not data:
-            break
-        lines += cutter.cut(data[:size])
-        data = data[size:]
-    *complete, rest = text.split("\n")
-    assert lines == [line.removesuffix("\r") for line in complete]
-    assert cutter.finish() == rest
-
-
-@pytest.mark.parametrize("size", [997, 65_536, 1_000_000])
-@pytest.mark.parametrize("end", ["", "\n", "\nb"])
-@pytest.mark.parametrize("start", [0, 1])
-def test_line_cutter_cuts_what_is_too_long(start: int, end: str, size: int) -> None:
-    """A long line comes in pieces of bounded size, and together they are the line."""
-    text = "a" * start + "é" * (2 * MAX_LINE)
-    cutter, data, lines = LineCutter(), (text + end).encode(), []
-    for at in range(0, len(data), size):
-        lines += cutter.cut(data[at : at + size])
-    last = cutter.finish()
-    assert max(map(len, [*lines, last])) <= MAX_LINE
-    assert "".join([*lines, last]) == (text + end).replace("\n", "")
-
-
 async def test_run_takes_arguments_that_are_no_text(capfd: pytest.CaptureFixture[str]) -> None:
     """Arguments that are not UTF-8 reach the command as they are, and are published readably."""
     status, published = await _run("sh", "-c", "printf '%s' \"$1\"; exit 3", "sh", "a\udcff")
@@ -257,6 +225,48 @@ async def test_run_goes_on_when_it_is_no_longer_published(
     assert status == 5
     assert captured.out == "a\nb\n"
     assert captured.err.count("no longer published") == 1
+
+
+async def test_run_says_what_it_waits_for(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """When the command has ended and the server is slow, one is told how much is left."""
+    said: list[str] = []
+    enough = trio.Event()
+
+    def note(text: str, style: str = "dim") -> None:
+        said.append(text)
+        if len(said) == 2:
+            enough.set()
+
+    async def publish(messages: list[triows.Message]) -> None:
+        if messages[0].type == "log":
+            await enough.wait()
+
+    monkeypatch.setattr(run, "note", note)
+    monkeypatch.setattr(run, "SAY_AFTER", 0.01)
+    monkeypatch.setattr(run, "SAY_EVERY", 0.01)
+    with trio.fail_after(10):
+        assert await run_command(["seq", "100"], publish) == 0
+    assert re.fullmatch(r"the command has ended; \d+ messages still wait to be published", said[0])
+    assert int(said[-1].split()[4]) >= 36  # all but what is under way
+
+
+async def test_run_keeps_what_was_written_although_the_server_is_slow(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What is in the pipe when the command ends is published, however long that takes."""
+    monkeypatch.setattr(lines, "WAITING", 64)
+    monkeypatch.setattr(child, "GRACE", 0.01)
+    published = _Published()
+
+    async def publish(messages: list[triows.Message]) -> None:
+        await trio.sleep(0.002)  # slower than the grace period, taken together
+        await published.publish(messages)
+
+    with trio.fail_after(10):
+        await run_command(["seq", "20000"], publish)
+    assert published.lines("stdout") == [str(n) for n in range(1, 20_001)]
 
 
 async def test_run_refused_from_the_start_runs_nothing(capfd: pytest.CaptureFixture[str]) -> None:

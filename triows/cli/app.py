@@ -6,6 +6,7 @@ import json as json_
 import secrets
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,9 +26,10 @@ from triows.cli.connect import (
     Url,
     token_source,
 )
+from triows.cli.embed import embedded_server
 from triows.cli.output import note
 from triows.cli.publish import publish as publish_
-from triows.cli.run import Publish, embedded_server, publish_by, run_command
+from triows.cli.run import publish_by, run_command
 from triows.cli.serve import configure_logging
 from triows.cli.serve import serve as serve_
 from triows.cli.tail import parse_since
@@ -72,6 +74,7 @@ def run(
     url: Annotated[str | None, Parameter(env_var="TRIOWS_URL")] = None,
     token: TokenOption = None,
     token_file: TokenFile = None,
+    pty: bool = False,
     keep: bool = False,
     config: Config = None,
 ) -> int:
@@ -84,16 +87,18 @@ def run(
         command: the command and its arguments, after `--`.
         id: of the session; drawn by lot if not given.
         url: address of a server; without one, a server is opened here.
+        pty: run it in a terminal of its own: with colours, prompts and progress bars.
         keep: with a server opened here, serve on after the command until Ctrl-C.
     """
     if not command:
         raise triows.ConfigError("no command to run: triows run -- make test")
     channel = f"session:{id or secrets.token_hex(4)}"
     settings = settings_.load(config)
+    work = partial(run_command, list(command), pty=pty)
 
     async def run_here() -> int:
         async with embedded_server(channel, settings) as publish:
-            status = await run_command(list(command), publish)
+            status = await work(publish)
             if keep:
                 note("the command has ended; Ctrl-C ends the server")
                 await trio.sleep_forever()
@@ -101,8 +106,7 @@ def run(
 
     async def run_there(client: triows.Client) -> int:
         note(f"publishing to {channel} at {url}")
-        publish: Publish = publish_by(client, channel)
-        return await run_command(list(command), publish)
+        return await work(publish_by(client, channel))
 
     if url is None:
         return trio.run(run_here)
