@@ -32,6 +32,7 @@ from triows.cli.publish import publish as publish_
 from triows.cli.run import publish_by, run_command
 from triows.cli.serve import configure_logging
 from triows.cli.serve import serve as serve_
+from triows.cli.steer import Steering, steered
 from triows.cli.tail import parse_since
 from triows.cli.tail import tail as tail_
 from triows.schema import asyncapi as asyncapi_
@@ -75,6 +76,7 @@ def run(
     token: TokenOption = None,
     token_file: TokenFile = None,
     pty: bool = False,
+    allow_commands: bool = False,
     keep: bool = False,
     config: Config = None,
 ) -> int:
@@ -88,16 +90,18 @@ def run(
         id: of the session; drawn by lot if not given.
         url: address of a server; without one, a server is opened here.
         pty: run it in a terminal of its own: with colours, prompts and progress bars.
+        allow_commands: obey `command` messages of those whose token has that grant.
         keep: with a server opened here, serve on after the command until Ctrl-C.
     """
     if not command:
         raise triows.ConfigError("no command to run: triows run -- make test")
     channel = f"session:{id or secrets.token_hex(4)}"
     settings = settings_.load(config)
-    work = partial(run_command, list(command), pty=pty)
+    steering = Steering() if allow_commands else None
+    work = partial(run_command, list(command), pty=pty, steering=steering)
 
     async def run_here() -> int:
-        async with embedded_server(channel, settings) as publish:
+        async with embedded_server(channel, settings, steering) as publish:
             status = await work(publish)
             if keep:
                 note("the command has ended; Ctrl-C ends the server")
@@ -106,7 +110,8 @@ def run(
 
     async def run_there(client: triows.Client) -> int:
         note(f"publishing to {channel} at {url}")
-        return await work(publish_by(client, channel))
+        async with steered(client, channel, steering):
+            return await work(publish_by(client, channel))
 
     if url is None:
         return trio.run(run_here)

@@ -11,25 +11,40 @@ from typing import Final
 import triows
 from triows.cli.lines import Publish
 from triows.cli.output import note, program
+from triows.cli.steer import Steering
 
 EMBEDDED_PORTS: Final = range(8080, 8180)
 EMBEDDED_TTL: Final = 86_400  # seconds the printed tokens are good for
 
 
 @asynccontextmanager
-async def embedded_server(channel: str, settings: triows.Settings) -> AsyncIterator[Publish]:
-    """Open a server on loopback for as long as the command runs, and say how to watch."""
+async def embedded_server(
+    channel: str, settings: triows.Settings, steering: Steering | None
+) -> AsyncIterator[Publish]:
+    """Open a server on loopback for as long as the command runs, and say how to watch.
+
+    Those who watch may only watch; a second token, which is for `steering` if that is wanted,
+    may send commands.
+    """
     secret = secrets.token_hex(32)
     async with triows.open_server(
         auth=triows.JWTAuth(secret),
         host="127.0.0.1",
         port=_free_port(),
         settings=settings,
+        on_command=steering.handle if steering is not None else None,
     ) as server:
         at = f"--url {server.url} --token"
         watch = triows.make_token(secret, "viewer", ttl=EMBEDDED_TTL, subscribe=[channel])
         note("watch it from another terminal:")
         note(f"  {program()} tail {channel} {at} {watch}", "bold")
+        if steering is not None:
+            steer = triows.make_token(
+                secret, "operator", ttl=EMBEDDED_TTL, subscribe=[channel], command=[channel]
+            )
+            ask = """--type command --json '{"action": "interrupt"}'"""
+            note("steer it:")
+            note(f"  {program()} publish {channel} {ask} {at} {steer}", "bold")
 
         async def publish(messages: list[triows.Message]) -> None:
             for message in messages:

@@ -16,6 +16,7 @@ from triows.cli.child import Child, start_in_terminal, start_piped
 from triows.cli.lines import Publish, Waiting
 from triows.cli.output import note, readable
 from triows.cli.pump import PAUSE, Pump, pass_input_on, publish_waiting
+from triows.cli.steer import ACTIONS, Steering
 
 NOT_FOUND: Final = 127  # exit status for a command that cannot be started, as in a shell
 SAY_AFTER: Final = 1.0  # seconds that publishing the rest may take without a word
@@ -31,7 +32,9 @@ def publish_by(client: triows.Client, channel: str) -> Publish:
     return publish
 
 
-async def run_command(command: list[str], publish: Publish, *, pty: bool = False) -> int:
+async def run_command(
+    command: list[str], publish: Publish, *, pty: bool = False, steering: Steering | None = None
+) -> int:
     """Run `command`, publish what it prints line by line, and return its exit status.
 
     Its output also goes where it would have gone. Standard input and Ctrl-C are the command's;
@@ -41,17 +44,18 @@ async def run_command(command: list[str], publish: Publish, *, pty: bool = False
         command: the program and its arguments.
         publish: where to.
         pty: give it a terminal, of the size of ours.
+        steering: what obeys those who may steer it, or None.
 
     Raises:
         TriowsError: the server refuses to have it published; then it is not started.
     """
-    await publish([_started(command, pty=pty)])
+    await publish([_started(command, pty=pty, steering=steering)])
     with trio.open_signal_receiver(*_asking_to_end()) as signals:
         try:
             if pty:
                 child = await start_in_terminal(command)
             else:
-                child = await start_piped(command, feed=False)
+                child = await start_piped(command, feed=steering is not None)
         except OSError as error:
             note(f"cannot run {command[0]}: {error.strerror}", "red")
             await publish([triows.end(exit_code=NOT_FOUND, reason=f"cannot run: {error.strerror}")])
@@ -59,7 +63,7 @@ async def run_command(command: list[str], publish: Publish, *, pty: bool = False
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_pass_signals_on, signals, child, nursery.cancel_scope)
-                await _attend(child, publish)
+                await _attend(child, publish, steering)
                 await _publish_end(child.process.returncode or 0, publish)
                 nursery.cancel_scope.cancel(reason="the command has ended, and that is published")
         finally:
@@ -67,14 +71,16 @@ async def run_command(command: list[str], publish: Publish, *, pty: bool = False
     return _exit_status(child.process.returncode or 0)
 
 
-def _started(command: list[str], *, pty: bool) -> triows.Message:
+def _started(command: list[str], *, pty: bool, steering: Steering | None) -> triows.Message:
     data: dict[str, Any] = {"state": "started", "command": readable(shlex.join(command))}
     if pty:
         data["terminal"] = terminal.our_size()._asdict()
+    if steering is not None:
+        data["commands"] = ACTIONS
     return triows.status(data)
 
 
-async def _attend(child: Child, publish: Publish) -> None:
+async def _attend(child: Child, publish: Publish, steering: Steering | None) -> None:
     """Publish what the command prints, and serve it until it has ended."""
     waiting = Waiting()
     async with trio.open_nursery() as publishing:
@@ -85,9 +91,13 @@ async def _attend(child: Child, publish: Publish) -> None:
             async with trio.open_nursery() as serving:
                 with terminal.raw_keyboard(wanted=child.size is not None):
                     serving.start_soon(_pass_size_on, child, waiting)
+                    if steering is not None:
+                        steering.attach(child, publish)
+                        serving.start_soon(steering.kill_what_stays)
                     if child.feed is not None:
                         serving.start_soon(child.feed.run)
-                        serving.start_soon(partial(pass_input_on, child, stays_open=False))
+                        open_ = steering is not None
+                        serving.start_soon(partial(pass_input_on, child, stays_open=open_))
                     await child.process.wait()
                 serving.cancel_scope.cancel(reason="the command has ended")
             child.command_has_ended()
