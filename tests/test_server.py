@@ -193,3 +193,11 @@ async def test_store_that_is_unknown_is_a_clear_error() -> None:
     with pytest.raises(triows.ConfigError, match="memory://"):
         async with triows.open_server(settings=triows.Settings(store="nope://"), auth=AUTH):
             pass
+
+
+async def test_end_of_the_application_is_checked() -> None:
+    """An `end` that says nothing a viewer could read is refused, as a client's is."""
+    async with memory_server() as server:
+        with pytest.raises(triows.RequestError, match="`end`: bad `data`"):
+            await server.publish("session:1", triows.message("end", 5))
+        await server.publish("session:1", triows.end(exit_code=5))

@@ -347,3 +347,12 @@ async def test_failure_comes_after_what_is_there() -> None:
     with pytest.raises(triows.ConnectionClosed) as caught:
         await anext(subscription)
     assert caught.value.code == 4503
+
+
+async def test_end_comes_before_a_failure() -> None:
+    """What has ended has ended, whatever became of the connection afterwards."""
+    subscription, _ = _subscription()
+    subscription.acknowledged(_ack(0))
+    subscription.deliver(triows.Message("end", b"{}", CHANNEL, offset=1))
+    subscription.fail(triows.ConnectionClosed(4500, "afterwards"))
+    assert [message.type async for message in subscription] == ["end"]

@@ -18,12 +18,13 @@ from typing import Any, Final, final
 import attrs
 import trio
 
+from triows import requests
 from triows.administration import Administration
 from triows.application import Application, Handler
 from triows.auth import Authenticator, Authorizer, Identity, Revocable, Revocations
 from triows.bus import Bus
 from triows.bus.engine import open_bus
-from triows.codec import check_nesting
+from triows.codec import check_nesting, decode_data
 from triows.config import Settings
 from triows.connection import Connection
 from triows.counters import Counts
@@ -120,6 +121,8 @@ class Server:
         """
         check_message(message)
         check_nesting(message.raw)
+        if message.type == MessageType.END:
+            decode_data(message, requests.END)
         return await self._bus.publish(check_channel(channel), message, "")
 
     def listen(self, *patterns: str) -> Listener:

@@ -66,10 +66,10 @@ class Subscription:
         self._busy = True
         try:
             while not self._messages:
+                if self._finished:  # whatever became of the connection afterwards
+                    raise StopAsyncIteration
                 if self._failure is not None:
                     raise self._failure
-                if self._finished:
-                    raise StopAsyncIteration
                 if self.paused:
                     self.paused = False
                     self._ask(self)
