@@ -23,7 +23,7 @@ async def scrape(server: triows.Server, nursery: Nursery) -> dict[str, float]:
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     found: dict[str, float] = {}
     for family in text_string_to_metric_families(answer.body.decode()):
-        assert family.name.startswith("triows_")
+        assert family.name.startswith(("triows_", "process_"))
         assert family.documentation
         for sample in family.samples:
             label = ",".join(sample.labels.values())

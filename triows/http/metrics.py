@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final, final
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -30,6 +30,7 @@ def expose(administration: Administration, connections: list[ConnectionStatistic
         connections: those of now.
     """
     registry = CollectorRegistry()
+    ProcessCollector(registry=registry)  # memory, descriptors, processor time
     registry.register(_Snapshot(administration, connections))
     return generate_latest(registry)
 
