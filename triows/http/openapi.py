@@ -8,8 +8,8 @@ from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any, Final
 
-from triows.http.operations import JSON, OPERATIONS, PATH_SCHEMAS, Grant, Operation
-from triows.http.schemas import COMPONENTS, ref
+from triows.http.operations import EVENTS, JSON, OPERATIONS, PATH_SCHEMAS, Grant, Operation
+from triows.http.schemas import COMPONENTS, EVENT, TEXT, ref
 
 _PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
 
@@ -68,7 +68,8 @@ def _errors(operation: Operation) -> list[int]:
 def _answer(status: int, content: Mapping[str, Any] | str | None) -> dict[str, Any]:
     answer: dict[str, Any] = {"description": HTTPStatus(status).phrase}
     if isinstance(content, str):
-        answer["content"] = {content: {"schema": {"type": "string"}}}
+        schema = EVENT if content == EVENTS else TEXT
+        answer["content"] = {content: {"schema": schema}}
     elif content is not None:
         answer["content"] = {JSON: {"schema": content}}
     return answer

@@ -6,6 +6,7 @@ it: so neither can say what the other does not.
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Any, Final
 
@@ -55,6 +56,14 @@ class Parameter:
             HandshakeRefused: 400, saying what was expected.
         """
         if self.schema["type"] == "string":
+            # What a cursor is, `cursors` says, with a code of its own.
+            pattern = self.schema.get("pattern", "") if self.schema is not CURSOR else ""
+            if pattern and not re.fullmatch(pattern, text, re.ASCII):
+                raise HandshakeRefused(
+                    400,
+                    ErrorCode.BAD_REQUEST,
+                    f"`{self.name}` is {text[:80]!r}; expected {self.what}",
+                )
             return text
         kind = int if self.schema["type"] == "integer" else float
         low, high = self.schema.get("minimum", 0), self.schema["maximum"]
@@ -161,7 +170,8 @@ OPERATIONS: Final = (
         {200: ref("Channels")},
         parameters=(
             Parameter(
-                "pattern", {"type": "string"}, "a channel, or the beginning of several and `*`"
+                "pattern", {"type": "string", "pattern": r"^[ -)+-~]*\*?$"},
+                "a channel, or the beginning of several and `*`",
             ),
             _integer("limit", "at most so many channels", 1, MAX_PAGE),
             Parameter("after", {"type": "string"}, "only names after this one"),

@@ -73,15 +73,35 @@ def members_of(kind: type[attrs.AttrsInstance]) -> Schema:
     return {field.name: _KINDS[str(field.type)] for field in attrs.fields(kind)}
 
 
-END: Final = record({}, optional={"exit_code": nullable({"type": "integer"}), "reason": TEXT})
-MESSAGE: Final[Schema] = {
+END: Final[Schema] = {
     "type": "object",
-    "properties": {
-        "type": {"type": "string", "enum": sorted(PUBLISHED)},
-        "id": nullable({"type": "string", "maxLength": MAX_ID}),
-        "data": {"description": "any JSON, kept byte for byte"},
-    },
-    "required": ["type"],
+    "properties": {"exit_code": nullable({"type": "integer"}), "reason": nullable(TEXT)},
+    "description": "other members are kept, too",
+}
+
+
+def _message(types: list[str], data: Schema) -> Schema:
+    return {
+        "type": "object",
+        "properties": {
+            "type": {"type": "string", "enum": types},
+            "id": nullable({"type": "string", "maxLength": MAX_ID}),
+            "data": data,
+        },
+        "required": ["type"],
+    }
+
+
+MESSAGE: Final[Schema] = {
+    "anyOf": [
+        _message(sorted(PUBLISHED - {"end"}), {"description": "any JSON, kept byte for byte"}),
+        _message(["end"], ref("End")),
+    ]
+}
+EVENT: Final[Schema] = {
+    "type": "object",
+    "properties": {"id": TEXT, "event": TEXT, "data": TEXT, "retry": COUNT},
+    "description": "one event; there are many. `data` is JSON",
 }
 POSITION: Final = {"epoch": TEXT, "offset": COUNT}
 _ERROR_DATA: Final = record(
