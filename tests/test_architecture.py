@@ -78,6 +78,34 @@ def test_trio_websocket_is_known_in_two_rooms_only() -> None:
     assert users == {"wire", "dial"}
 
 
+@pytest.mark.parametrize(
+    ("library", "users"),
+    [
+        ("hypercorn", {"http/serving.py"}),
+        ("prometheus_client", {"http/metrics.py"}),
+        ("anyio", set()),
+        ("asyncio", set()),
+    ],
+)
+def test_library_is_known_in_one_file(library: str, users: set[str]) -> None:
+    """What is undocumented, optional or foreign to Trio is kept in one place, or out."""
+    found = {
+        p.relative_to(PACKAGE).as_posix()
+        for p in ROOMS
+        if any(m.split(".")[0] == library for m in imports_of(p))
+    }
+
+    assert found == users
+
+
+def test_core_needs_no_extra() -> None:
+    """Starlette is known in http/ only, and there not to the front."""
+    users = {p for p in ROOMS if any(m.startswith("starlette") for m in imports_of(p))}
+
+    assert {room_of(p) for p in users} == {"http"}
+    assert not {p.name for p in users} & {"__init__.py", "front.py", "head.py"}
+
+
 @pytest.mark.parametrize("path", ROOMS, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_room_is_small(path: Path) -> None:
     """A module has at most 350 lines, and a function at most 30 beside its docstring."""

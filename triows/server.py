@@ -1,6 +1,6 @@
 """The supervisor: opens the port, owns bus and hub, and lets go of them in the right order.
 
-    services   bus · hub flusher            outlive the handlers
+    services   bus · hub flusher · stall clock   outlive the handlers
       └─ handlers   one task a connection   outlive accepting
            └─ accepting
 
