@@ -285,8 +285,8 @@ def test_slow_handler_loses_nothing(browser: Chrome, page: Page, live_server: Li
     """A handler that takes its time: the rest waits at the server, and comes."""
     watcher = Watcher(browser, page, live_server.url)
     watcher.watch(pause=0.1, **{"from": "start"})
-    live_server.publish(CHANNEL, 3000)
-    assert watcher.wait_for(3000) == messages(1, 3000)
+    live_server.publish(CHANNEL, 1500)
+    assert watcher.wait_for(1500) == messages(1, 1500)
     assert watcher.states == ["connecting", "open"]
 
 
