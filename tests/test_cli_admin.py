@@ -33,9 +33,9 @@ async def test_why_tells_how_a_connection_ended(nursery: trio.Nursery) -> None:
     async with _server() as (server, ask), connected(nursery, server) as client:
         await client.publish(CHANNEL, triows.log("hello"))
         (connection,) = server.connections()
-        server.disconnect(connection.id, "seen enough\x1b[2J")
-        while not server.closed_connections():
-            await trio.lowlevel.checkpoint()
+        async with server.listen("system:connections") as happenings:
+            server.disconnect(connection.id, "seen enough\x1b[2J")
+            await anext(happenings)
         async with ask("why", connection.id[:18]) as command:
             assert await command.ended() == 0
     assert re.search(r"code +4503", command.out)
@@ -61,9 +61,9 @@ async def test_why_of_nobody(nursery: trio.Nursery) -> None:
         async with ask("why", "nobody") as command:
             assert await command.ended() == 1
         assert "no connection 'nobody'; 0 are open" in command.err
-        async with connected(nursery, server), connected(nursery, server):
-            while len(server.connections()) < 2:
-                await trio.lowlevel.checkpoint()
+        async with connected(nursery, server) as one, connected(nursery, server) as another:
+            for client in (one, another):
+                await client.publish(CHANNEL, triows.log("here"))
             async with ask("why", "0") as command:
                 assert await command.ended() == 1
     assert "2 connections begin with '0'" in command.err
@@ -73,11 +73,11 @@ async def test_revoke_cuts_a_user(nursery: trio.Nursery) -> None:
     """All connections of a user end, and the number is told."""
     async with _server() as (server, ask), connected(nursery, server) as client:
         await client.publish(CHANNEL, triows.log("hello"))
-        async with ask("revoke", "--user", "me") as command:
-            assert await command.ended() == 0
+        async with server.listen("system:connections") as happenings:
+            async with ask("revoke", "--user", "me") as command:
+                assert await command.ended() == 0
+            await anext(happenings)
         assert command.out == "revoked; 1 connections were cut\n"
-        while not server.closed_connections():
-            await trio.lowlevel.checkpoint()
         assert server.closed_connections()[0].code == 4503
 
 
@@ -144,7 +144,7 @@ async def test_top_prints_once_where_there_is_no_terminal(nursery: trio.Nursery)
     assert re.search(r"[0-9a-f-]{36} +me ", command.out)
 
 
-async def test_units() -> None:
+def test_units() -> None:
     """Numbers as people read them."""
     assert [amount(0), amount(1234567)] == ["0", "1,234,567"]
     assert [size(0), size(1023), size(1024), size(5 << 20), size(7 << 40)] == [

@@ -11,7 +11,7 @@ from cyclopts import App
 
 import triows
 from triows.cli import admin
-from triows.cli.api import Api
+from triows.cli.api import Api, open_api
 from triows.cli.connect import DEFAULT_URL, TokenFile, TokenOption, Url, read_token
 from triows.cli.output import wants_colour
 from triows.cli.top import top as top_
@@ -92,7 +92,7 @@ def _with_api(
     work: Callable[[Api], Awaitable[int]], url: str, token: str | None, token_file: Path | None
 ) -> int:
     async def run() -> int:
-        async with Api(url, read_token(token, token_file)) as api:
+        async with open_api(url, read_token(token, token_file)) as api:
             return await work(api)
 
     return trio.run(run)

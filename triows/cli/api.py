@@ -2,39 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
-import httpx
+import httpx2
 
 import triows
 
 _TIMEOUT: Final = 10  # seconds for each request
 
 
-class Api:
-    """A server's API, asked with one token; to be used as a context.
+@asynccontextmanager
+async def open_api(url: str, token: str) -> AsyncIterator[Api]:
+    """Open a server's API, to be asked with one token.
 
     Args:
         url: address of the server, as for WebSockets (`ws://host:8080/ws`) or of its page.
         token: an administrator's.
     """
+    address = _http_address(url)
+    async with httpx2.AsyncClient(
+        base_url=address,
+        headers={"Authorization": f"Bearer {token}"},
+        timeout=_TIMEOUT,
+        trust_env=False,  # a proxy of the environment is for pages, not for this
+    ) as client:
+        yield Api(address, client)
 
-    def __init__(self, url: str, token: str) -> None:
-        self.address = _http_address(url)
-        self._client = httpx.AsyncClient(
-            base_url=self.address,
-            headers={"Authorization": f"Bearer {token}"},
-            timeout=_TIMEOUT,
-            trust_env=False,  # a proxy of the environment is for pages, not for this
-        )
 
-    async def __aenter__(self) -> Api:
-        await self._client.__aenter__()
-        return self
+class Api:
+    """A server's API, see `open_api`."""
 
-    async def __aexit__(self, *error: Any) -> None:
-        await self._client.__aexit__(*error)
+    def __init__(self, address: str, client: httpx2.AsyncClient) -> None:
+        self._address = address
+        self._client = client
 
     async def get(self, path: str, **query: str | int) -> Any:
         """Return what is at `path`.
@@ -51,16 +54,16 @@ class Api:
     async def _ask(self, method: str, path: str, **options: Any) -> Any:
         try:
             response = await self._client.request(method, path, **options)
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             reason = str(error) or type(error).__name__
-            raise triows.TriowsError(f"no answer from {self.address}: {reason}") from None
+            raise triows.TriowsError(f"no answer from {self._address}: {reason}") from None
         try:
             answer = response.json() if response.content else None
         except ValueError:
             answer = None
         if response.is_success:
             return answer
-        raise triows.TriowsError(f"{self.address}{path}: {_reason(response, answer)}")
+        raise triows.TriowsError(f"{self._address}{path}: {_reason(response, answer)}")
 
 
 def _http_address(url: str) -> str:
@@ -73,7 +76,7 @@ def _http_address(url: str) -> str:
     return urlunsplit((scheme, parts.netloc, path, "", ""))
 
 
-def _reason(response: httpx.Response, answer: Any) -> str:
+def _reason(response: httpx2.Response, answer: Any) -> str:
     try:
         return f"{response.status_code}: {answer['data']['message']}"
     except (TypeError, KeyError):

@@ -6,6 +6,7 @@ import logging
 import secrets
 import signal
 import sys
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import structlog
@@ -41,8 +42,8 @@ async def serve(settings: triows.Settings, *, dev: bool) -> int:
                 note(f"triows listens on {server.url}")
                 if dev:
                     _print_tokens(server, secret)
-                nursery.start_soon(_watch_drain, server, stop)
-                await stop.wait()
+                await _first_of(stop.wait, server.wait_draining)
+                stop.set()
                 note("draining; another signal aborts")
             nursery.cancel_scope.cancel(reason="drained")
     if abort.cancelled_caught:
@@ -60,10 +61,16 @@ async def _watch_signals(stop: trio.Event, abort: trio.CancelScope) -> None:
             stop.set()
 
 
-async def _watch_drain(server: triows.Server, stop: trio.Event) -> None:
-    """Have an administrator's `drain` do what a signal does."""
-    await server.wait_draining()
-    stop.set()
+async def _first_of(*waits: Callable[[], Awaitable[None]]) -> None:
+    """Wait until one of them returns."""
+    async with trio.open_nursery() as nursery:
+
+        async def wait(one: Callable[[], Awaitable[None]]) -> None:
+            await one()
+            nursery.cancel_scope.cancel(reason="the first is enough")
+
+        for one in waits:
+            nursery.start_soon(wait, one)
 
 
 def _print_tokens(server: triows.Server, secret: str) -> None:
