@@ -193,7 +193,7 @@ class Hub:
         if topic is not None and not topic.dirty:
             topic.dirty = True
             if not self._dirty:
-                self._marked_at = trio.current_time()
+                self._marked_at = log.touched
             self._dirty.append(topic)
             self._idle.unpark_all()
         for watcher in self.watchers:
