@@ -135,3 +135,13 @@ test("no timer is left after close", async (t) => {
   await settle();
   assert.equal(world.states.length, before);
 });
+
+test("a clock that is coarse, as some browsers have it, takes no answer for silence", async (t) => {
+  const world = await open(t);
+  const exact = performance.now;
+  performance.now = () => Math.floor(exact() / 1000) * 1000;
+  await pass(30.1, 0.1);
+  world.socket.say({ type: "pong", positions: {} }); // in the same second as the ping
+  await pass(11);
+  assert.equal(world.client.state, "open");
+});

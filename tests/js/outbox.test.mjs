@@ -118,7 +118,7 @@ test("what the server would hang up for is refused here", async (t) => {
   let deep = 1;
   for (let level = 0; level < 100; level++) deep = [deep];
   await assert.rejects(publish(deep), { code: "bad_request", message: /99 levels/ });
-  await assert.rejects(publish(1, "x".repeat(65)), { code: "bad_request" });
+  for (const id of ["x".repeat(65), 7]) await assert.rejects(publish(1, id), { code: "bad_request" });
   publish(1, "twice").catch(() => {});
   await assert.rejects(publish(2, "twice"), { code: "bad_request", message: /twice/ });
   await assert.rejects(publish(1n), TypeError);
@@ -164,4 +164,10 @@ test("an answer to a question that was not asked is ignored", async (t) => {
   world.socket.say(ack({ id: "?" }, {}));
   world.socket.say({ type: "error", id: "?", data: { code: "ended", message: "", retry: false } });
   assert.equal(world.client.state, "open");
+});
+
+test("data with very many members is no trouble", async (t) => {
+  const world = await open(t, UNLIMITED);
+  world.client.publish("session:1", "log", Array(400_000).fill(0)).catch(() => {});
+  assert.equal(world.socket.heard()[0].data.length, 400_000);
 });

@@ -174,7 +174,7 @@ test("a drain: it stays away for as long as it was asked to, also when it is wok
   world.socket.say({ type: "reconnect", data: { after: 7, reason: "restart" } });
   world.socket.drop(1012, "the server restarts");
   assert.deepEqual(world.states.at(-1), ["waiting", { delay: 7, code: 1012, reason: "the server restarts" }]);
-  listeners.get("online")();
+  listeners.get("online")({ type: "online" });
   await pass(6.9, 0.1);
   assert.equal(FakeWebSocket.all.length, 1);
   await pass(0.2, 0.1);
@@ -191,20 +191,22 @@ for (const event of ["online", "pageshow", "visibilitychange"]) {
       for (const name of ["addEventListener", "removeEventListener", "document"]) delete globalThis[name];
     });
     const world = await start(t);
-    listeners.get(event)(); // while connecting: nothing
+    listeners.get(event)({ type: event }); // while connecting: nothing
     assert.equal(FakeWebSocket.all.length, 1);
     world.socket.drop();
-    globalThis.document.hidden = true;
-    listeners.get(event)(); // nobody looks
-    await pass(0.02, 0.01);
-    assert.equal(FakeWebSocket.all.length, 1);
-    globalThis.document.hidden = false;
-    listeners.get(event)();
+    if (event === "visibilitychange") {
+      globalThis.document.hidden = true; // no longer looked at
+      listeners.get(event)({ type: event });
+      await pass(0.02, 0.01);
+      assert.equal(FakeWebSocket.all.length, 1);
+      globalThis.document.hidden = false;
+    } else globalThis.document.hidden = true; // all the same
+    listeners.get(event)({ type: event });
     await pass(0.02, 0.01);
     assert.equal(FakeWebSocket.all.length, 2);
     await world.welcome();
     assert.deepEqual(world.socket.heard("ping").length, 0);
-    listeners.get(event)();
+    listeners.get(event)({ type: event });
     assert.deepEqual(world.socket.heard("ping").length, 1);
     await pass(4.9, 0.1);
     assert.equal(world.client.state, "open");
@@ -232,6 +234,19 @@ test("closed by the application: nothing more is said, asked or dialled", async 
   await settle();
   assert.deepEqual(late.messages.map(({ type, data }) => [type, data.code]), [["error", "closed"]]);
   await world.client.close();
+});
+
+test("closed by the application: what waits for a slow handler is not handed out", async (t) => {
+  const world = await start(t);
+  await world.welcome();
+  let go;
+  const { seen } = world.subscribe({ from: "start" }, () => new Promise((done) => (go = done)));
+  world.socket.acknowledge(world.socket.heard("subscribe")[0]);
+  world.socket.log(1, 2, 3);
+  await world.client.close();
+  go();
+  await settle();
+  assert.deepEqual(seen, [1]);
 });
 
 test("closed while it waits for a token, or before it began", async (t) => {

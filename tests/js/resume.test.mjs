@@ -406,3 +406,17 @@ test("the log began anew while a second subscription was asked for first: offset
   world.socket.log(1, 2, 3);
   assert.deepEqual([seen, late.seen], [[1, 2, "gap", 1, 2, 3], [3]]);
 });
+
+test("two subscriptions to a channel that had ended, with nothing kept: both hear of the end", async (t) => {
+  const { world, seen } = await watching(t, { from: "start" }, { offset: 1 });
+  const other = world.subscribe({ from: "start" });
+  for (const request of world.socket.heard("subscribe")) world.socket.acknowledge(request, { offset: 1 });
+  world.socket.log(1);
+  world.socket.drop();
+  await world.comeBack();
+  world.socket.acknowledge(world.socket.heard("subscribe")[0], { offset: 5, earliest: 6, ended: {} });
+  world.socket.gap(2, 5, { reason: "retention" });
+  assert.deepEqual([seen, other.seen], [[1, "gap", "end"], [1, "gap", "end"]]);
+  world.socket.say({ type: "pong", positions: { [CHANNEL]: { epoch: "e", offset: 9 } } });
+  assert.deepEqual(seen.length, 3);
+});

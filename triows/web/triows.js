@@ -11,12 +11,13 @@ const MAX_PENDING = 1000;
 const MAX_QUEUE = 1000;
 const MAX_NESTING = 100;
 
-const encoder = new TextEncoder();
 const now = () => performance.now() / 1000;
 const after = (seconds, action) => setTimeout(action, Math.min(seconds * 1000, 2 ** 31 - 1));
 const unique = () => crypto.getRandomValues(new Uint32Array(4)).join("-");
 const depth = (value) =>
-  value && typeof value === "object" ? 1 + Math.max(0, ...Object.values(value).map(depth)) : 0;
+  value && typeof value === "object"
+    ? Object.values(value).reduce((most, each) => Math.max(most, 1 + depth(each)), 1)
+    : 0;
 
 export class TriowsError extends Error {
   constructor(code, message, retry = false, retryAfter) {
@@ -25,8 +26,8 @@ export class TriowsError extends Error {
   }
 }
 
-// A place in a log. Takes each offset once, in order.
-class Cursor {
+// Takes each offset of a log once, in order. What triows.d.ts does not name is internal.
+class Subscription {
   at = null; // {epoch, offset} last taken
   position = null; // last handed out
   head = 0;
@@ -36,12 +37,14 @@ class Cursor {
     Object.assign(this, settings);
   }
 
-  begin({ epoch, offset, earliest, ended }) {
+  begin({ epoch, offset, earliest }) {
     const { since, tail = 0, from } = this.start;
     this.at ??= since ?? { epoch, offset: from ? 0 : Math.max(earliest - 1, offset - tail) };
     this.position ??= this.at;
-    this.head = offset;
-    this.ended = ended;
+  }
+
+  learn({ epoch, offset, ended }) {
+    Object.assign(this, { head: offset, ended });
     this.checkEnd(epoch);
   }
 
@@ -74,11 +77,11 @@ class Cursor {
 
   checkEnd(epoch) {
     const { at, head, ended } = this;
-    if (ended && at.epoch === epoch && at.offset === head) this.finish("end", ended);
+    if (ended && at?.epoch === epoch && at.offset === head) this.finish("end", ended);
   }
 
   compare({ epoch, offset }) {
-    if (this.at?.epoch !== epoch) return;
+    if (this.over || this.at?.epoch !== epoch) return;
     const behind = offset - this.at.offset;
     if (behind || this.behind) this.hand({ type: "lag", channel: this.channel, data: { behind } });
     Object.assign(this, { head: offset, behind });
@@ -90,19 +93,28 @@ class Cursor {
     this.hand({ type, channel: this.channel, data });
   }
 
+  close() {
+    this.queue.length = 0;
+    this.leave();
+  }
+
+  get lag() {
+    return Math.max(0, this.head - (this.position?.offset ?? 0));
+  }
+
   leave() {
     this.over = true;
     this.changed();
   }
 
-  // While paused, drop what comes; it is asked for again later.
+  // While paused, what comes is dropped; it is asked for again later.
   pause(paused) {
     this.paused = paused;
     this.changed();
   }
 
   async hand(message) {
-    const { queue } = this;
+    const { queue, handler, report } = this;
     queue.push([message, this.at]);
     if (queue.length >= MAX_QUEUE && !this.paused) this.pause(true);
     if (this.busy) return;
@@ -111,10 +123,10 @@ class Cursor {
       const [next, position] = queue.shift();
       this.position = position;
       try {
-        const promise = this.handler(next);
+        const promise = handler(next);
         if (promise?.then) await promise;
       } catch (error) {
-        this.report(error);
+        report(error);
       }
     }
     this.busy = false;
@@ -130,6 +142,7 @@ export function connect({ url = "/ws", getToken, WebSocket = globalThis.WebSocke
   const asked = new Map(); // channels by id of the `subscribe`
   const requests = new Map(); // by id
   let unsent = [];
+  let limits = {};
   let link = null; // the connection, also while it opens
   let attempts = 0;
   let refused = 0;
@@ -147,26 +160,15 @@ export function connect({ url = "/ws", getToken, WebSocket = globalThis.WebSocke
 
     subscribe(name, { tail, since, from, onLag = "gap" }, handler) {
       const start = { tail, since, from: from === "now" ? undefined : from };
-      const channel = channels.get(name) ?? { name, cursors: new Set() };
+      const channel = channels.get(name) ?? { name, subscriptions: new Set() };
       const changed = () => change(channel);
-      const cursor = new Cursor({ channel: name, start, onLag, handler, report, changed });
+      const settings = { channel: name, start, onLag, handler, report, changed };
+      const subscription = new Subscription(settings);
       channels.set(name, channel);
-      channel.cursors.add(cursor);
+      channel.subscriptions.add(subscription);
       changed();
-      if (failure) queueMicrotask(() => cursor.finish("error", failure));
-      return {
-        channel: name,
-        get position() {
-          return cursor.position;
-        },
-        get lag() {
-          return cursor.head - (cursor.position?.offset ?? 0);
-        },
-        close() {
-          cursor.queue.length = 0;
-          cursor.leave();
-        },
-      };
+      if (failure) queueMicrotask(() => subscription.finish("error", failure));
+      return subscription;
     },
 
     publish: (channel, type, data, { id } = {}) => request(type, channel, data, id),
@@ -214,7 +216,7 @@ export function connect({ url = "/ws", getToken, WebSocket = globalThis.WebSocke
       socket.onclose = ({ code, reason }) => lost(code, reason);
       socket.onerror = () => {};
       socket.onmessage = ({ data }) => {
-        opened.heard = now();
+        opened.heard = true;
         try {
           take(JSON.parse(data));
         } catch (error) {
@@ -254,34 +256,35 @@ export function connect({ url = "/ws", getToken, WebSocket = globalThis.WebSocke
     hangUp();
     listen("removeEventListener");
     for (const { reject } of requests.values()) reject(failure);
-    for (const { cursors } of channels.values()) {
-      for (const cursor of cursors) {
-        if (code === 1000) cursor.over = true;
-        else cursor.finish("error", failure);
+    for (const { subscriptions } of channels.values()) {
+      for (const each of subscriptions) {
+        if (code === 1000) each.close();
+        else each.finish("error", failure);
       }
     }
     become("closed", { code, reason });
   };
 
   const listen = (method) => {
-    for (const event of ["online", "pageshow", "visibilitychange"]) globalThis[method]?.(event, wake);
+    for (const type of ["online", "pageshow", "visibilitychange"]) globalThis[method]?.(type, wake);
   };
 
-  const wake = () => {
-    if (globalThis.document?.hidden) return;
+  const wake = ({ type }) => {
+    if (type === "visibilitychange" && document.hidden) return;
     if (client.state === "waiting") {
       clearTimeout(retrying);
-      retrying = after(Math.max(0, stayUntil - now()), open);
+      retrying = after(stayUntil - now(), open);
     } else if (client.state === "open") beat(CONNECT_TIMEOUT);
   };
 
   const beat = (timeout) => {
     const asked = now();
     send({ type: "ping" });
+    link.heard = false;
     clearTimeout(link.alive);
     link.alive = after(timeout, () => {
       const frozen = now() - asked > timeout + 1; // what came may lie unread
-      if (link.heard > asked) rest();
+      if (link.heard) rest();
       else if (frozen) beat(timeout);
       else lose(4002, `the server was silent for ${timeout} s`);
     });
@@ -297,7 +300,7 @@ export function connect({ url = "/ws", getToken, WebSocket = globalThis.WebSocke
     const { refreshing, socket } = link;
     clearTimeout(refreshing);
     link.refreshing = after(Math.max(1, (expires - now()) * REFRESH_AT), async () => {
-      refresh(expires); // should this one fail
+      refresh(expires);
       try {
         const token = await getToken();
         if (link?.socket === socket) send({ type: "auth", data: { token } });
@@ -314,23 +317,24 @@ export function connect({ url = "/ws", getToken, WebSocket = globalThis.WebSocke
     else if (type === "reconnect") stayUntil = now() + Math.min(data.after, 3600);
     else if (type === "pong") {
       for (const [name, position] of Object.entries(message.positions)) {
-        for (const cursor of channels.get(name)?.cursors ?? []) cursor.compare(position);
+        for (const each of channels.get(name)?.subscriptions ?? []) each.compare(position);
       }
     } else if (type === "ack") answer(id, data);
     else if (type === "error") {
       const error = new TriowsError(data.code, data.message, data.retry, data.retry_after);
       if (id !== undefined) answer(id, data, error);
       else if (!channel) report(error);
-      else for (const cursor of channel.cursors) cursor.finish(type, error);
+      else for (const each of channel.subscriptions) each.finish(type, error);
     } else if (channel) {
-      for (const cursor of channel.cursors) {
-        if (!cursor.take(message, channel.epoch)) change(channel);
+      for (const each of channel.subscriptions) {
+        if (!each.take(message, channel.epoch)) change(channel);
       }
     }
   };
 
   const welcome = ({ data, timestamp }) => {
     client.session = data;
+    limits = data.limits;
     // By the server's clock.
     refresh(now() + data.expires_at - Date.parse(`${timestamp.slice(0, 23)}Z`) / 1000);
     if (link.up) return;
@@ -367,13 +371,15 @@ export function connect({ url = "/ws", getToken, WebSocket = globalThis.WebSocke
     pump();
   };
 
-  // Our cursors share one subscription: it goes on from the one furthest behind.
-  const begin = (channel, cursor, data) => {
+  // Ours share one of the server: it goes on from the one furthest behind.
+  const begin = (channel, subscription, data) => {
     const { epoch } = data;
     Object.assign(channel, { epoch, watched: true });
-    cursor.begin(data);
-    const start = cursor.at;
-    for (const { at, over } of channel.cursors) {
+    subscription.begin(data);
+    const start = subscription.at;
+    for (const each of channel.subscriptions) {
+      each.learn(data);
+      const { at, over } = each;
       const lacks = start.epoch === epoch && (at?.epoch !== epoch || at.offset < start.offset);
       if (over || !at || lacks) change(channel);
     }
@@ -389,11 +395,11 @@ export function connect({ url = "/ws", getToken, WebSocket = globalThis.WebSocke
       const message = { type, id, channel, data };
       const text = JSON.stringify(message);
       const refuse = (code, reason, retry) => reject(new TriowsError(code, reason, retry));
-      if (failure) reject(failure);
-      else if (requests.size >= MAX_PENDING) {
-        refuse("outbox_full", `${MAX_PENDING} requests wait for an answer: await some first`, true);
-      } else if (requests.has(id) || id.length > 64) {
-        refuse("bad_request", `the id ${id} is longer than 64, or waits for an answer already`);
+      if (failure) return reject(failure);
+      if (requests.size >= MAX_PENDING) {
+        refuse("outbox_full", `${MAX_PENDING} requests wait for an answer`, true);
+      } else if (requests.has(id) || !(id.length <= 64)) {
+        refuse("bad_request", `the id ${id} waits for an answer already, or is no string up to 64`);
       } else if (depth(message) > MAX_NESTING) {
         refuse("bad_request", `data is nested more than ${MAX_NESTING - 1} levels deep`);
       } else {
@@ -407,7 +413,7 @@ export function connect({ url = "/ws", getToken, WebSocket = globalThis.WebSocke
   const pump = () => {
     clearTimeout(pumping);
     while (link?.up && changed.size + unsent.length) {
-      const { max_message_bytes, messages_per_second: rate, messages_burst } = client.session.limits;
+      const { max_message_bytes, messages_per_second: rate, messages_burst } = limits;
       const burst = Math.min(rate, messages_burst || rate);
       const credit = Math.max(0, (PACE * (burst - 1)) / rate || 0);
       const wait = Math.max(holdUntil, spent - credit) - now();
@@ -422,7 +428,7 @@ export function connect({ url = "/ws", getToken, WebSocket = globalThis.WebSocke
         continue;
       }
       const { id, text, refuse } = unsent.shift();
-      const bytes = encoder.encode(text).length;
+      const bytes = new TextEncoder().encode(text).length;
       if (bytes <= max_message_bytes) send(text);
       else {
         requests.delete(id);
@@ -433,7 +439,7 @@ export function connect({ url = "/ws", getToken, WebSocket = globalThis.WebSocke
 
   const send = (message) => {
     const text = message.type ? JSON.stringify(message) : message;
-    const { messages_per_second: rate, bytes_per_second: bytes } = client.session?.limits ?? {};
+    const { messages_per_second: rate, bytes_per_second: bytes } = limits;
     const cost = (rate && 1 / rate) + (bytes && text.length / bytes) || 0;
     spent = Math.max(spent, now()) + cost / PACE;
     link.socket.send(text);
@@ -441,17 +447,17 @@ export function connect({ url = "/ws", getToken, WebSocket = globalThis.WebSocke
 
   const tell = (channel) => {
     if (channel.asking) return; // the answer will
-    const { name, cursors, epoch } = channel;
-    for (const cursor of cursors) if (cursor.over) cursors.delete(cursor);
-    if (!cursors.size) channels.delete(name);
-    const active = [...cursors].filter(({ paused }) => !paused);
+    const { name, subscriptions, epoch } = channel;
+    for (const each of subscriptions) if (each.over) subscriptions.delete(each);
+    if (!subscriptions.size) channels.delete(name);
+    const active = [...subscriptions].filter(({ paused }) => !paused);
     const id = unique();
     if (active.length) {
-      const cursor =
+      const subscription =
         active.find(({ at }) => !at || at.epoch !== epoch) ??
         active.reduce((last, each) => (each.at.offset < last.at.offset ? each : last));
-      const { at, start, onLag } = cursor;
-      channel.asking = cursor;
+      const { at, start, onLag } = subscription;
+      channel.asking = subscription;
       asked.set(id, channel);
       const data = { ...(at ? { since: at } : start), on_lag: onLag };
       send({ type: "subscribe", id, channel: name, data });
