@@ -35,8 +35,10 @@ async def embedded_server(
         on_command=steering.handle if steering is not None else None,
     ) as server:
         at = f"--url {server.url} --token"
+        page = server.url.replace("ws", "http", 1).removesuffix("/ws")
         watch = triows.make_token(secret, "viewer", ttl=EMBEDDED_TTL, subscribe=[channel])
-        note("watch it from another terminal:")
+        note("watch it in a browser, or from another terminal:")
+        note(f"  {page}/#token={watch}&channel={channel}", "bold")
         note(f"  {program()} tail {channel} {at} {watch}", "bold")
         if steering is not None:
             steer = triows.make_token(
@@ -45,6 +47,7 @@ async def embedded_server(
             ask = """--type command --json '{"action": "interrupt"}'"""
             note("steer it:")
             note(f"  {program()} publish {channel} {ask} {at} {steer}", "bold")
+            note(f"  {page}/#token={steer}&channel={channel}", "bold")
 
         async def publish(messages: list[triows.Message]) -> None:
             for message in messages:
