@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { mock, test } from "node:test";
+import { connect } from "../../triows/web/triows.js";
 import { CHANNEL, pass, settle, start } from "./support.mjs";
 
 async function open(t, { greeting, ...options } = {}) {
@@ -144,4 +145,12 @@ test("a clock that is coarse, as some browsers have it, takes no answer for sile
   world.socket.say({ type: "pong", positions: {} }); // in the same second as the ping
   await pass(11);
   assert.equal(world.client.state, "open");
+});
+
+test("where there is no WebSocket, it says so at once", (t) => {
+  const { WebSocket } = globalThis;
+  t.after(() => Object.assign(globalThis, { WebSocket }));
+  delete globalThis.WebSocket;
+  const options = { url: "ws://server.test/ws", getToken: () => "secret" };
+  assert.throws(() => connect(options), { name: "TypeError", message: /WebSocket/ });
 });

@@ -124,7 +124,7 @@ export interface ConnectOptions {
   url?: string | URL;
   /** Asked for a fresh token for every connection, and before the old one expires; has 5 s. */
   getToken: () => string | Promise<string>;
-  /** Instead of the global one. */
+  /** Instead of the global one; without either, `connect` throws. */
   WebSocket?: new (url: string, protocol: string) => WebSocketLike;
 }
 

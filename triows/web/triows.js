@@ -48,7 +48,7 @@ class Subscription {
     this.checkEnd(epoch);
   }
 
-  // False if a message is missing before this one.
+  // False if one is missing before this one.
   take(message, logEpoch) {
     const { at } = this;
     const { type, offset, data } = message;
@@ -135,6 +135,7 @@ class Subscription {
 }
 
 export function connect({ url = "/ws", getToken, WebSocket = globalThis.WebSocket }) {
+  if (!WebSocket) throw new TypeError("no WebSocket here: give `connect` one");
   const address = new URL(url, globalThis.location?.href);
   address.protocol = address.protocol.replace("http", "ws");
   const channels = new Map();
@@ -371,7 +372,7 @@ export function connect({ url = "/ws", getToken, WebSocket = globalThis.WebSocke
     pump();
   };
 
-  // Ours share one of the server: it goes on from the one furthest behind.
+  // Ours share one of the server: it goes on from the furthest behind.
   const begin = (channel, subscription, data) => {
     const { epoch } = data;
     Object.assign(channel, { epoch, watched: true });
