@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import jwt
 import trio
 
 import triows
@@ -53,6 +54,14 @@ async def test_serve_drains_on_sigterm() -> None:
             assert offsets(await read(messages, 80)) == list(range(1, 81))
             assert await command.ended() == 0
         assert "Traceback" not in command.err
+
+
+async def test_dev_prints_what_the_examples_want() -> None:
+    """The token to publish with may do all that those of docs/http.md ask of TOKEN."""
+    async with cli("serve", "--dev", "--server.port", "0") as command:
+        speak = (await command.says(r"publish session:demo hello .*--token (\S+)", "out"))[1]
+    grants = jwt.decode(speak, options={"verify_signature": False})["triows"]
+    assert set(grants) == {"subscribe", "publish", "command", "presence"}
 
 
 async def test_serve_aborts_on_a_second_signal() -> None:

@@ -17,7 +17,9 @@ import triows
 from tests.support import ALL, SECRET, Nursery, memory_server, token
 from tests.support_http import ADMIN, ask
 
-TEXT = (Path(__file__).parent.parent / "docs" / "http.md").read_text()
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "docs" / "http.md").read_text()
+README = (ROOT / "README.md").read_text()
 EXAMPLES = re.findall(r"^```sh\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 
 
@@ -70,6 +72,18 @@ async def test_examples() -> None:
     assert statistics["draining"] is False
     assert "triows_draining 0.0" in administration
     assert (revoked, drained["connections"]) == ({"closed": 0}, 0)
+
+
+async def test_readme() -> None:
+    """What the README asks over HTTP is answered; events are watched for a second."""
+    (example,) = re.findall(r"^```sh\n(with=.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    example = example.replace("curl -N", "! curl -N --max-time 1").replace("curl", "curl -fsS")
+    async with triows.open_server(port=0, auth=triows.JWTAuth(SECRET)) as server:
+        said = await run(example, f"http://127.0.0.1:{server.port}")
+    assert '"offset":1,"duplicate":false}' in said
+    assert '"messages":[{"type":"log"' in said
+    assert re.search("^id: .*:1$", said, re.MULTILINE)
+    assert "triows_channels 2.0" in said
 
 
 @pytest.mark.parametrize("word", sorted(set(re.findall(r"`limits\.([a-z_]+)`", TEXT))))

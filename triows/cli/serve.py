@@ -77,7 +77,13 @@ def _print_tokens(server: triows.Server, secret: str) -> None:
     """Print what a first look needs, ready to paste; the key dies with this process."""
     watch = triows.make_token(secret, "viewer", ttl=DEV_TTL, subscribe=["*"], presence=["*"])
     speak = triows.make_token(
-        secret, "publisher", ttl=DEV_TTL, subscribe=["*"], publish=["*"], command=["*"]
+        secret,
+        "publisher",
+        ttl=DEV_TTL,
+        subscribe=["*"],
+        publish=["*"],
+        command=["*"],
+        presence=["*"],
     )
     admin = triows.make_token(secret, "admin", ttl=DEV_TTL, admin=True)
     me = program()

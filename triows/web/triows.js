@@ -26,7 +26,7 @@ export class TriowsError extends Error {
   }
 }
 
-// Takes each offset of a log once, in order. What triows.d.ts does not name is internal.
+// Takes each offset of a log once, in order.
 class Subscription {
   at = null; // {epoch, offset} last taken
   position = null; // last handed out
