@@ -335,3 +335,27 @@ async def test_run_without_arguments_is_an_error_of_use() -> None:
     async with cli("run") as command:
         assert await command.ended() == 2
         assert "triows run -- make test" in command.err
+
+
+async def test_run_can_be_watched_after_its_end() -> None:
+    """With --keep it serves on, and says again where: the output has driven the link away."""
+    async with cli("run", "--keep", "--id", "7", "--", "sh", "-c", "exit 4") as command:
+        url, bearer = (await command.says(r" tail \S+ --url (\S+) --token (\S+)")).groups()
+        link = (await command.says(r"has ended.*\n  (http\S+)"))[1]
+        assert link == f"http{url[2:-3]}/#token={bearer}&channel=session:7"
+        async with (
+            triows.open_client(url, token=bearer) as client,
+            client.subscribe("session:7", from_start=True) as messages,
+        ):
+            assert [m.type for m in await read_all(messages)] == ["status", "end"]
+        command.process.send_signal(signal.SIGINT)
+        assert await command.ended() == 130
+
+
+@pytest.mark.parametrize("variable", ["TRIOWS_TOKEN", "TRIOWS_TOKEN_FILE"])
+async def test_run_with_a_token_wants_to_know_the_server(variable: str) -> None:
+    """Nobody who gives a token means a server of its own, which would ignore it."""
+    async with cli("run", "--", "echo", "it ran", **{variable: "x"}) as command:
+        assert await command.ended() == 2
+    assert "--url" in command.err
+    assert command.out == ""

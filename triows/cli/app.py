@@ -20,6 +20,7 @@ from triows.cli import settings as settings_
 from triows.cli.connect import (
     DEFAULT_URL,
     NOT_GIVEN,
+    WHICH_SERVER,
     StateTeller,
     TokenFile,
     TokenOption,
@@ -101,10 +102,11 @@ def run(
     work = partial(run_command, list(command), pty=pty, steering=steering)
 
     async def run_here() -> int:
-        async with embedded_server(channel, settings, steering) as publish:
+        async with embedded_server(channel, settings, steering) as (publish, link):
             status = await work(publish)
-            if keep:
-                note("the command has ended; Ctrl-C ends the server")
+            if keep:  # by now its output has driven the link away
+                note("the command has ended; it can be watched until Ctrl-C ends the server:")
+                note(f"  {link}", "bold")
                 await trio.sleep_forever()
             return status
 
@@ -114,6 +116,8 @@ def run(
             return await work(publish_by(client, channel))
 
     if url is None:
+        if token is not None or token_file is not None:
+            raise triows.ConfigError(WHICH_SERVER)
         return trio.run(run_here)
     return _with_client(run_there, url, token, token_file)
 

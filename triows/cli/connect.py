@@ -15,6 +15,10 @@ from triows.cli.output import note
 
 DEFAULT_URL: Final = "ws://127.0.0.1:8080/ws"
 NOT_GIVEN: Final = "no token: give --token or --token-file, or set TRIOWS_TOKEN"
+WHICH_SERVER: Final = (
+    "a token, but for which server? give --url or set TRIOWS_URL; or leave the token out "
+    "(--token, --token-file, TRIOWS_TOKEN, TRIOWS_TOKEN_FILE) to open a server here"
+)
 
 Url = Annotated[str, Parameter(env_var="TRIOWS_URL", help="Address of the server.")]
 TokenOption = Annotated[

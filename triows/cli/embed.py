@@ -20,8 +20,9 @@ EMBEDDED_TTL: Final = 86_400  # seconds the printed tokens are good for
 @asynccontextmanager
 async def embedded_server(
     channel: str, settings: triows.Settings, steering: Steering | None
-) -> AsyncIterator[Publish]:
-    """Open a server on loopback for as long as the command runs, and say how to watch.
+) -> AsyncIterator[tuple[Publish, str]]:
+    """Open a server on loopback for as long as the command runs, and say how to watch; yields
+    how to publish, and the link to watch it in a browser.
 
     Those who watch may only watch; a second token, which is for `steering` if that is wanted,
     may send commands.
@@ -38,7 +39,8 @@ async def embedded_server(
         page = server.url.replace("ws", "http", 1).removesuffix("/ws")
         watch = triows.make_token(secret, "viewer", ttl=EMBEDDED_TTL, subscribe=[channel])
         note("watch it in a browser, or from another terminal:")
-        note(f"  {page}/#token={watch}&channel={channel}", "bold")
+        link = f"{page}/#token={watch}&channel={channel}"
+        note(f"  {link}", "bold")
         note(f"  {program()} tail {channel} {at} {watch}", "bold")
         if steering is not None:
             steer = triows.make_token(
@@ -53,7 +55,7 @@ async def embedded_server(
             for message in messages:
                 await server.publish(channel, message)
 
-        yield publish
+        yield publish, link
 
 
 def _free_port() -> int:
