@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +15,17 @@ import trio
 import triows
 from tests.support import SECRET, token
 from tests.support_client import CHANNEL, cli, connected, read
+from triows.cli.app import app
 from triows.cli.units import ago, amount, size
 
 ADMIN = token("root", admin=True)
+
+
+def test_page_names_every_command() -> None:
+    """docs/cli.md says of each what it is for, and of no other."""
+    page = (Path(__file__).parent.parent / "docs" / "cli.md").read_text()
+    told = re.findall(r"^\| `([a-z]+)` \|", page.partition("Exit status")[0], re.MULTILINE)
+    assert sorted(told) == sorted(name for name in app if not name.startswith("-"))
 
 
 @asynccontextmanager
