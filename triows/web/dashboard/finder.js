@@ -7,13 +7,15 @@ const PAUSE = 150; // ms after a key
 
 export class Finder {
   #timer = 0;
+  #isSearching = false; // older lines
   #input;
   #count = h("span", { class: "muted found", role: "status" });
 
-  // `rows()` returns the rows of the log.
-  constructor(place, search, view, rows) {
-    Object.assign(this, { search, view, rows });
-    this.#input = h("input", { type: "search", placeholder: "Search  /", "aria-label": "Search in the lines of this page", spellcheck: "false" });
+  // `rows()` returns the rows of the log, `hasOlder()` whether there are more that could be had;
+  // `load()` loads some of those, and resolves to whether it could.
+  constructor(place, search, view, { rows, hasOlder, load }) {
+    Object.assign(this, { search, view, rows, hasOlder, load });
+    this.#input = h("input", { type: "search", placeholder: "Search  /", "aria-label": "Search in this log", spellcheck: "false" });
     this.#input.addEventListener("input", () => this.#later());
     this.#input.addEventListener("keydown", (event) => this.#key(event));
     const step = (direction, label, picture) =>
@@ -27,8 +29,19 @@ export class Finder {
     this.#input.select();
   }
 
-  step(direction) {
+  close() {
+    clearTimeout(this.#timer);
+    this.search.find("", []);
+  }
+
+  async step(direction) {
     if (this.#timer) this.#find();
+    const { wanted, matches, index } = this.search;
+    if (!matches.length || (direction < 0 && index === 0)) {
+      await this.#searchOlder();
+      if (this.search.wanted !== wanted) return;
+      if (index < 0) direction = -1;
+    }
     const before = this.search.current;
     const row = this.search.step(direction, this.rows(), this.view.firstInView);
     if (row) {
@@ -42,8 +55,23 @@ export class Finder {
   show() {
     const { wanted, matches, index } = this.search;
     if (!wanted) say(this.#count, "");
-    else if (!matches.length) say(this.#count, "not in the lines loaded so far");
+    else if (this.#isSearching) say(this.#count, "searching older lines…");
+    else if (!matches.length) say(this.#count, this.hasOlder() ? "not in these lines; Enter searches older ones" : "not found");
     else say(this.#count, index < 0 ? plural(matches.length, "line") : `${count(index + 1)} of ${count(matches.length)}`);
+  }
+
+  // Load older lines until there is a match before those we have.
+  async #searchOlder() {
+    const { wanted, matches } = this.search;
+    const [first] = matches;
+    if (!wanted || this.#isSearching) return;
+    this.#isSearching = true;
+    this.show();
+    while (this.hasOlder() && this.search.wanted === wanted && this.search.matches[0] === first) {
+      if (!(await this.load())) break;
+    }
+    this.#isSearching = false;
+    this.show();
   }
 
   #later() {

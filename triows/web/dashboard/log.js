@@ -20,7 +20,7 @@ export class LogView {
   #search = new Search();
   #rates = new Rates();
   #unseen = 0; // rows that came while it was paused
-  #loading = false;
+  #loading = null; // the page of older messages that is under way
   #colours = null;
 
   constructor(session, channel) {
@@ -29,7 +29,7 @@ export class LogView {
     this.#colours = { paper: "#ffffff", ink: "#000000" };
     this.view = new Viewport(this.scroller, (row) => lineElement(row, { search: this.#search, ...this.#colours, selected: this.selection.has(row) }));
     this.selection = new Selection(this.scroller, this.view, () => this.#rows.list);
-    this.finder = new Finder(this.findBar, this.#search, this.view, () => this.#rows.list);
+    this.finder = new Finder(this.findBar, this.#search, this.view, { rows: () => this.#rows.list, hasOlder: () => this.#hasOlder(), load: () => this.#load() });
     this.feed = new Feed(channel, (messages) => this.#live(messages), (error) => this.#failed(error));
     this.view.addEventListener("follow", () => this.#showFollowing());
     this.view.addEventListener("drawn", () => this.#older());
@@ -56,6 +56,7 @@ export class LogView {
   close() {
     this.polling.stop();
     this.feed.close();
+    this.finder.close();
     this.view.close();
     this.selection.close();
     document.removeEventListener("theme", this.recolour);
@@ -140,11 +141,24 @@ export class LogView {
   }
 
   // Load what is older when its place comes into view.
-  async #older() {
+  #older() {
     const wanted = this.view.isAtStart && !(this.view.following && this.#fillsView());
-    const possible = this.feed.oldest && !this.feed.isComplete && !this.#rows.isFull;
-    if (this.#loading || !wanted || !possible) return;
-    this.#loading = true;
+    if (wanted && this.#hasOlder()) this.#load();
+  }
+
+  #hasOlder() {
+    return this.feed.oldest?.offset > 1 && !this.feed.isComplete && !this.#rows.isFull;
+  }
+
+  // Load a page of what is older, one at a time. Resolves to whether it came.
+  #load() {
+    this.#loading ??= this.#loadPage().finally(() => {
+      this.#loading = null;
+    });
+    return this.#loading;
+  }
+
+  async #loadPage() {
     try {
       const messages = await this.feed.older();
       const added = this.#rows.prepend(messages);
@@ -152,11 +166,11 @@ export class LogView {
       this.view.changed(this.#rows.list, { prepended: added });
       this.finder.show();
       this.#showFollowing();
+      return true;
     } catch (error) {
       tell(`Older messages could not be loaded: ${plain(error.message)}`);
       await new Promise((wait) => setTimeout(wait, 2000));
-    } finally {
-      this.#loading = false;
+      return false;
     }
   }
 
@@ -169,8 +183,8 @@ export class LogView {
       const about = await this.session.api.get(channelPath(this.channel));
       this.#rates.sample([about], performance.now() / 1000);
       const now = this.session.api.now();
-      const speed = about.ended ? null : `${rate(this.#rates.of(this.channel) ?? 0)}`;
-      const facts = [speed, plural(about.viewers, "viewer"), plural(about.offset, "message"), age(now - about.opened_at)];
+      const speed = about.ended ? 0 : this.#rates.of(this.channel);
+      const facts = [speed ? rate(speed) : "", plural(about.viewers, "viewer"), plural(about.offset, "message"), age(now - about.opened_at)];
       say(this.facts, facts.filter(Boolean).join(" · "));
       this.#showState(about, now);
     } catch (error) {
