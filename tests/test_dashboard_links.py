@@ -91,6 +91,7 @@ def test_links_of_run_watch_and_steer(browser: Chrome) -> None:
         dashboard = follow(browser, steer)
         dashboard.see_line("100% done")
         dashboard.see(".input-line").send_keys("<i>42</i>\n")
+        dashboard.see(".told", "Input sent")
         dashboard.see_line("got <i>42</i>")
         dashboard.press("Interrupt")
         dashboard.see_line("Ended with exit code 130: killed by SIGINT")

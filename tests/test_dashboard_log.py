@@ -336,7 +336,7 @@ def test_steering_needs_the_grant_and_asks(dashboard: Dashboard, server: Dashboa
 
     dashboard.press("Interrupt")
     dashboard.see_line('{"action":"interrupt"}')
-    dashboard.see(".told", "Interrupted")
+    dashboard.see(".told", "Sent: interrupt. Whether it is obeyed, the log tells")
     field = dashboard.see(".input-line")
     field.send_keys("yes <b>", Keys.ENTER)
     dashboard.see_line('{"action":"input","text":"yes <b>\\n"}')

@@ -9,7 +9,9 @@ export function steering(session, channel) {
     try {
       const result = await session.client.command(channel, data);
       const refused = result?.outcome === "refused";
-      tell(refused ? `Refused: ${plain(result.reason ?? compact(result))}` : `${what}.`);
+      if (refused) tell(`Refused: ${plain(result.reason ?? compact(result))}`);
+      else if (result?.outcome === "obeyed") tell(`${what}.`);
+      else tell(`Sent: ${data.action}. Whether it is obeyed, the log tells.`); // nobody answered
       return !refused;
     } catch (error) {
       tell(`Not sent: ${plain(error.message)}`);
