@@ -124,7 +124,7 @@ export function describeGap(data) {
   if (reason === "epoch") {
     return "The server was restarted: a new log begins" + (missing ? `, and its first ${plural(missing, "message")} are gone` : "");
   }
-  const which = missing === 1 ? `${plural(1, "message")} (${from}) is` : `${count(missing ?? 0)} messages (${from} to ${to}) are`;
+  const which = missing === 1 ? `${plural(1, "message")} (${count(from)}) is` : `${count(missing ?? 0)} messages (${count(from)} to ${count(to)}) are`;
   return reason === "lag" ? `${which} missing: this page was too slow for them` : `${which} no longer kept`;
 }
 
