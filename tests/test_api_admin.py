@@ -230,7 +230,7 @@ async def test_page(nursery: Nursery, autojump_clock: MockClock) -> None:
 async def test_dashboard(
     nursery: Nursery, autojump_clock: MockClock, tmp_path: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a dashboard, the first page leads to it; of a folder, only what is a file is there."""
+    """The first page leads to the dashboard; of a folder, only what is a file is there."""
     folder = FOLDER.__class__(str(tmp_path))
     (folder / "dashboard").mkdir()
     (folder / "triows.js").write_text("export {}")

@@ -65,7 +65,7 @@ class Files:
     def find(self, head: Head) -> Response | None:
         """Return the answer to a request for a file; None if there is none at its path."""
         path = head.path
-        if path in ("/", "/dashboard") and "/dashboard/" in self.by_path:
+        if path in ("/", "/dashboard"):
             return Response(None, 307, {**HEADERS, "Location": "/dashboard/"})
         file = self.by_path.get(path)
         if file is None:
