@@ -326,6 +326,24 @@ def test_wrapped_lines_have_their_true_heights(
     assert dashboard.run("return document.querySelector('.log').scrollWidth") <= 500
 
 
+def test_menus_fit_on_a_phone(dashboard: Dashboard, server: DashboardServer) -> None:
+    """What a button at the edge opens is inside of the screen, and so is what is told."""
+    server.log("session:menus", "a line")
+    dashboard.set_width(390)
+    dashboard.open("log/session:menus")
+    dashboard.see_line("a line")
+    for menu, choice in (("Copy", "Copy what is selected"), ("Download", "As messages")):
+        dashboard.press(menu)
+        edges = "const { left, right } = arguments[0].getBoundingClientRect(); return [left, right]"
+        left, right = dashboard.run(edges, dashboard.see(".menu-items button", choice))
+        assert 0 <= left < right <= 390
+        dashboard.press(choice)
+    told = dashboard.see(".told p", "Downloaded 1 message")
+    left, right = dashboard.run(edges, told)
+    assert abs(left - (390 - right)) <= 1
+    assert dashboard.run("return document.scrollingElement.scrollWidth") <= 390
+
+
 def test_steering_needs_the_grant_and_asks(dashboard: Dashboard, server: DashboardServer) -> None:
     """Who may send commands can interrupt, give input, and terminate after a question."""
     channel = "session:steered"
