@@ -62,8 +62,12 @@ async def test_taker_waits(nursery: trio.Nursery) -> None:
 @pytest.mark.parametrize(
     ("text", "fits"), [("x", WAITING), ("x" * MAX_LINE, WAITING_BYTES // MAX_LINE)]
 )
-async def test_waiting_is_bounded(nursery: trio.Nursery, text: str, fits: int) -> None:
-    """In number and in bytes: then its source waits, and goes on when there is room."""
+async def test_waiting_is_bounded(
+    nursery: trio.Nursery, capsys: pytest.CaptureFixture[str], text: str, fits: int
+) -> None:
+    """In number and in bytes: then its source waits, is told so once, and goes on when there is
+    room.
+    """
     waiting = Waiting()
     put = 0
 
@@ -80,6 +84,7 @@ async def test_waiting_is_bounded(nursery: trio.Nursery, text: str, fits: int) -
     taken = await waiting.take()
     await trio.testing.wait_all_tasks_blocked()
     assert before < put <= before + len(taken) + 1
+    assert capsys.readouterr().err.count("limits.messages_per_second") == 1
     nursery.cancel_scope.cancel()
 
 

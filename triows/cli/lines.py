@@ -10,6 +10,7 @@ from typing import Final, TypeVar, final
 import trio
 
 import triows
+from triows.cli.output import note
 
 T = TypeVar("T")
 
@@ -50,6 +51,7 @@ class Waiting:
         self._bytes = 0
         self._passing = False  # the newest one is
         self._closed = False
+        self._was_full = False
         self._changed = trio.lowlevel.ParkingLot()
 
     def __len__(self) -> int:
@@ -58,8 +60,19 @@ class Waiting:
     async def put(self, message: triows.Message, *, passing: bool = False) -> None:
         """Add a message; waits while too many are there already."""
         while len(self._messages) >= WAITING or self._bytes >= WAITING_BYTES:
+            self._say_once()
             await self._changed.park()
         self.put_last(message, passing=passing)
+
+    def _say_once(self) -> None:
+        """Tell the person at the terminal why everything has become slow."""
+        if not self._was_full:
+            self._was_full = True
+            note(
+                f"{len(self._messages)} lines wait, and now the command does: the server takes "
+                "fewer a second (limits.messages_per_second)",
+                "yellow",
+            )
 
     def put_last(self, message: triows.Message, *, passing: bool = False) -> None:
         """Add a message without waiting, over the bounds if need be: for the last one."""
