@@ -234,6 +234,21 @@ def test_nesting_is_counted_exactly(text: str, more: int, closed: bool) -> None:
     assert (decoded is not None) == (deepest <= MAX_NESTING)
 
 
+@pytest.mark.parametrize(
+    "block",
+    [b"[" * 97 + b"]" * 97, b'{"a":' * 97 + b"1" + b"}" * 97, rb'"\"\\["', b"[]"],
+    ids=lambda block: ascii(block[:10]),
+)
+def test_decode_holds_nobody_up(block: bytes) -> None:
+    """The largest message is read in a moment, whatever its brackets: all others wait."""
+    data = b"[%b]" % b",".join([block] * (1_000_000 // len(block)))
+    payload = b'{"type":"log","data":%b}' % data
+    began = time.thread_time()
+    for _ in range(3):
+        _try_decode(payload)
+    assert time.thread_time() - began < 3 * 0.4
+
+
 def test_decode_counts_an_id_in_characters() -> None:
     """An id of as many characters as allowed passes, whatever its bytes."""
     id_ = "😀" * MAX_ID
