@@ -54,6 +54,9 @@ test("a progress bar looks as it ended", () => {
   assert.equal(shown(`long line\r${ESC}[Kab`), "ab");
   assert.equal(shown(`long${ESC}[2K\rab`), "ab");
   assert.equal(shown(`abc${ESC}[1Kd`), "   d");
+  assert.equal(shown(`abc${ESC}[2Kd`), "   d");
+  assert.equal(shown(`abc${ESC}[2K`), "");
+  assert.equal(shown(`abc${ESC}[1K\rx${ESC}[1K\r${ESC}[2Cy`), "  y");
   assert.equal(shown("abc\b\bX"), "aXc");
   assert.equal(shown(`ab${ESC}[5Gx${ESC}[2Dy${ESC}[Cz`), "ab yxz");
 });
@@ -92,7 +95,8 @@ test("no line becomes larger than it was by much", () => {
 
 test("hostile lines take no time", () => {
   const lines = [`${ESC}]`.repeat(200_000), `${ESC}[`.repeat(200_000), `${ESC}P`.repeat(200_000), "\r\t".repeat(200_000),
-    `${ESC}[${";".repeat(500_000)}m`, `${ESC}[${"1".repeat(500_000)}`, `${ESC}[0${" ".repeat(500_000)}`];
+    `${ESC}[${";".repeat(500_000)}m`, `${ESC}[${"1".repeat(500_000)}`, `${ESC}[0${" ".repeat(500_000)}`,
+    `${ESC}[m${"\x9d".repeat(500_000)}`, "x".repeat(250_000) + `${ESC}[1K`.repeat(60_000), "x".repeat(250_000) + `${ESC}[2Ky`.repeat(50_000)];
   for (const line of lines) {
     const began = performance.now();
     strip(line);

@@ -171,6 +171,15 @@ test("search goes on as rows come and go", () => {
   assert.deepEqual(search.matches.map((row) => row.text), ["a2", "a3"]);
 });
 
+test("search takes as many rows as may come at once", () => {
+  const flood = Array.from({ length: 500_000 }, () => ({ kind: "log", text: "a" }));
+  const search = new Search();
+  search.find("a", []);
+  search.appended(flood);
+  search.prepended(flood);
+  assert.equal(search.matches.length, 1_000_000);
+});
+
 test("what is found is cut out of the spans", () => {
   const search = new Search();
   search.find("bc", []);

@@ -14,7 +14,7 @@ const TAB = 8;
 // A whole sequence: CSI; OSC; DCS, SOS, PM and APC, all of them only if they are ended; ESC and a letter.
 const SEQUENCE =
   // eslint-disable-next-line no-control-regex
-  /(?:\x1b\[|\x9b)([0-?]*)[ -/]*([@-~])|(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)|\x1b[PX^_][^\x1b\x9c]*(?:\x1b\\|\x9c)|\x1b[ -/]*[0-OQ-WYZ\\`-~]/g;
+  /(?:\x1b\[|\x9b)([0-?]*)[ -/]*([@-~])|(?:\x1b\]|\x9d)[^\x07\x1b\x9c\x9d]*(?:\x07|\x1b\\|\x9c)|\x1b[PX^_][^\x1b\x9c]*(?:\x1b\\|\x9c)|\x1b[ -/]*[0-OQ-WYZ\\`-~]/g;
 // eslint-disable-next-line no-control-regex
 const SPECIAL = /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]/;
 
@@ -55,6 +55,8 @@ class Line {
   #texts = [];
   #styles = [];
   #cursor = 0;
+  #end = 0; // what is behind it is not shown
+  #blank = 0; // columns at the left that are blank already: erasing them again takes no time
 
   write(text, style) {
     for (const character of text) {
@@ -78,7 +80,7 @@ class Line {
   spans() {
     const spans = [];
     let last;
-    this.#texts.forEach((text, index) => {
+    this.#texts.slice(0, this.#end).forEach((text, index) => {
       const style = this.#styles[index];
       if (last && last.style === style) last.text += text;
       else spans.push((last = { text, style }));
@@ -90,7 +92,9 @@ class Line {
     this.#fill(this.#cursor);
     this.#texts[this.#cursor] = text;
     this.#styles[this.#cursor] = style;
+    this.#blank = Math.min(this.#blank, this.#cursor);
     this.#cursor += 1;
+    this.#end = Math.max(this.#end, this.#cursor);
   }
 
   #tab() {
@@ -99,6 +103,7 @@ class Line {
   }
 
   #fill(length) {
+    this.#end = Math.max(this.#end, length);
     while (this.#texts.length < length) {
       this.#texts.push(" ");
       this.#styles.push(PLAIN);
@@ -106,14 +111,16 @@ class Line {
   }
 
   #erase(what) {
-    if (what !== 1) this.#cut(what === 2 ? 0 : this.#cursor);
-    else {
-      this.#texts.fill(" ", 0, this.#cursor + 1);
-      this.#styles.fill(PLAIN, 0, this.#cursor + 1);
-    }
+    if (what !== 1) this.#cut(this.#cursor);
+    if (what === 2) this.#end = 0;
+    else if (what !== 1) return;
+    this.#texts.fill(" ", this.#blank, this.#cursor + 1);
+    this.#styles.fill(PLAIN, this.#blank, this.#cursor + 1);
+    this.#blank = Math.max(this.#blank, this.#cursor + 1);
   }
 
   #cut(length) {
+    this.#end = Math.min(this.#end, length);
     if (this.#texts.length <= length) return;
     this.#texts.length = length;
     this.#styles.length = length;

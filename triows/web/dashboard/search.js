@@ -14,11 +14,11 @@ export class Search {
   }
 
   appended(rows) {
-    if (this.wanted) this.matches.push(...rows.filter((row) => this.#has(row)));
+    if (this.wanted) this.matches = this.matches.concat(rows.filter((row) => this.#has(row)));
   }
 
   prepended(rows) {
-    if (this.wanted) this.matches.unshift(...rows.filter((row) => this.#has(row)));
+    if (this.wanted) this.matches = rows.filter((row) => this.#has(row)).concat(this.matches);
   }
 
   dropped(rows) {
