@@ -180,7 +180,8 @@ async def test_connect_is_no_proxy(nursery: Nursery, autojump_clock: MockClock) 
 
 @pytest.mark.parametrize(
     "path",
-    ["/api/statistics/", "/api", "/api/", "/API/statistics", "/api//statistics", "/%61pi/channels",
+    ["//x/api/statistics", "//localhost:8080/dashboard/", "///dashboard/", "//", "/api/statistics/",
+     "/api", "/api/", "/API/statistics", "/api//statistics", "/%61pi/channels",
      "/dashboard/../../errors.py", "/dashboard/..%2f..%2ferrors.py", "/errors.py", "/../errors.py",
      "/%2e%2e/errors.py", "/triows.js/", "/index.html/..", "/\\..\\errors.py"],
 )  # fmt: skip

@@ -104,7 +104,7 @@ async def test_http_head_has_no_body(
         "GET /ws HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer SECRET\x01\r\n\r\n",
         "GET /ws HTTP/1.1\r\nHost: a\r\nContent-Length: SECRET\r\n\r\n",
         "GET /ws HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: SECRET\r\n\r\n",
-        "GET //[SECRET HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET http://[SECRET HTTP/1.1\r\nHost: a\r\n\r\n",
     ],
 )
 async def test_http_error_repeats_no_token(

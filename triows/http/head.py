@@ -129,12 +129,23 @@ def _parse(raw: bytes, rest: bytes) -> Head:
         if name in headers and name in _ONCE:
             raise _bad(f"the header {name!r} occurs twice")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    path, query = _split(request.target.decode())
+    method, version = request.method.decode(), request.http_version.decode()
+    return Head(method, version, path, query, headers, raw, rest)
+
+
+def _split(target: str) -> tuple[str, str]:
+    """Return path and query of what is asked for."""
+    if target.startswith("/"):
+        # `//host/path` is a path as well: who took it for an address would serve `/path` to those
+        # whom a proxy in front keeps from it, and a page there takes itself for one of `host`.
+        path, _, query = target.partition("?")
+        return path, query
     try:
-        target = urlsplit(request.target.decode())
+        address = urlsplit(target)
     except ValueError:
         raise _bad("the target is not an address") from None
-    method, version = request.method.decode(), request.http_version.decode()
-    return Head(method, version, target.path, target.query, headers, raw, rest)
+    return address.path, address.query
 
 
 def check_upgrade(head: Head) -> None:
