@@ -223,6 +223,20 @@ async def test_wait_is_cut_short(nursery: Nursery, autojump_clock: MockClock, ho
             assert answer.body["ended"] == {"exit_code": 0}
 
 
+async def test_wait_that_begins_while_the_server_drains(
+    nursery: Nursery, autojump_clock: MockClock
+) -> None:
+    """A connection that was let in before, and asks after: it does not hold the server up."""
+    async with memory_server() as server:
+        epoch = await fill(server, 1)
+        caller, started = Caller(server, nursery), trio.current_time()
+        await wait_all_tasks_blocked()
+        server.drain()
+        await caller.send("GET", f"{A}/messages?since={epoch}:1&wait=30")
+        assert (await caller.hear()).headers["connection"] == "close"
+        assert trio.current_time() - started < 1
+
+
 async def test_wait_of_a_peer_that_is_gone(nursery: Nursery, autojump_clock: MockClock) -> None:
     """A peer that hangs up while it waits leaves nothing behind."""
     async with memory_server() as server:

@@ -11,7 +11,7 @@ import trio
 from starlette.responses import Response
 
 from triows.auth import Action
-from triows.errors import AuthError, ErrorCode, RequestError
+from triows.errors import ErrorCode, RequestError
 from triows.http.answers import answer, empty
 from triows.http.call import Call
 from triows.http.cursors import ended, start, write_cursor
@@ -106,7 +106,8 @@ async def _wait(call: Call, log: Log, cursor: int, seconds: float) -> None:
 
     def is_over() -> bool:
         hopeless = log.ended is not None or waiter.gone or exchange.refused is not None
-        return subscription.lag > 0 or hopeless or exchange.ended.is_set()
+        leaving = exchange.ended.is_set() or call.rooms.administration.registry.draining
+        return subscription.lag > 0 or hopeless or leaving
 
     try:
         with trio.move_on_after(max(0, seconds)):
@@ -120,8 +121,6 @@ async def _wait(call: Call, log: Log, cursor: int, seconds: float) -> None:
         hub.unsubscribe(subscription)
     if waiter.gone:
         raise PeerGone
-    if call.user.expires_at <= time.time():
-        raise AuthError("the token has expired; ask for a new one")
 
 
 # Channels
@@ -156,6 +155,7 @@ async def channels(call: Call) -> Response:
         if log.channel > after and (wanted is None or wanted.match(log.channel)):
             logs.append(log)
     found = await _allowed(call, logs, limit)
+    call.check_again()
     more = len(found) > limit
     page: dict[str, Any] = {
         "channels": [describe(log) for log in found[:limit]],
