@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any, Final, final
 from urllib.parse import parse_qsl, unquote
@@ -11,7 +12,7 @@ import trio
 
 from triows.administration import Administration
 from triows.auth import Action, Identity
-from triows.errors import ErrorCode, HandshakeRefused, RequestError
+from triows.errors import AuthError, ErrorCode, HandshakeRefused, RequestError
 from triows.http.exchange import Exchange
 from triows.http.head import Head, PeerGone
 from triows.http.operations import Operation
@@ -78,9 +79,11 @@ class Call:
 
         Raises:
             RequestError: `bad_channel`, `forbidden`.
+            AuthError: the token is not to be believed any more.
         """
         channel = self.channel
         await self.rooms.services.application.authorize(self.user, action, channel)
+        self.check_again()
         return channel
 
     async def log(self) -> Log:
@@ -96,12 +99,14 @@ class Call:
         return log
 
     def check_again(self) -> None:
-        """Check that the token was not revoked while something was waited for.
+        """Check that the token is still good after something was waited for.
 
         Raises:
-            AuthError: it was.
+            AuthError: it was revoked, or has expired.
         """
         self.rooms.administration.revocations.check(self.user)
+        if self.user.expires_at <= time.time():
+            raise AuthError("the token has expired; ask for a new one")
 
     def media_type(self) -> str:
         """Return what kind of body came, one of those that the operation takes.
@@ -126,14 +131,16 @@ class Call:
         """Return the body, whole.
 
         Raises:
-            HandshakeRefused: 408, 415.
+            HandshakeRefused: 408, 415; 401 if it took longer than the token is believed.
             PeerGone: it ended too early.
         """
         given = int(self.head.header("content-length") or 0) > 0
         if given or self.operation.needs_body:
             self.media_type()
         with trio.move_on_after(BODY_TIMEOUT):
-            return await read_body(self.receive)
+            body = await read_body(self.receive)
+            self.check_again()
+            return body
         raise HandshakeRefused(
             408, ErrorCode.BAD_REQUEST, f"the body did not arrive within {BODY_TIMEOUT:g} s"
         )
