@@ -323,6 +323,42 @@ async def test_http_connections_are_bounded(nursery: Nursery, autojump_clock: Mo
         assert (await ask(server, nursery, "GET", A)).status == 200
 
 
+async def test_one_user_does_not_take_all_http_connections(
+    nursery: Nursery, autojump_clock: MockClock
+) -> None:
+    """Of one user, so many requests may be under way, whatever they wait for; others are served."""
+    limits = triows.Limits(max_http_connections=5, max_connections_per_user=2)
+    async with memory_server(limits=limits) as server:
+        position = await server.publish("session:1", triows.log(1))
+        waiting, sending = Caller(server, nursery), Caller(server, nursery)
+        await waiting.send("GET", f"{A}/messages?since={position.epoch}:1&wait=30")
+        await sending.peer.send(head_of("POST", f"{A}/messages", b"x" * 100))
+        await wait_all_tasks_blocked()
+        third = await ask(server, nursery, "GET", A)
+        assert (third.status, third.code) == (429, "rate_limited")
+        assert third.headers["retry-after"] == "1"
+        assert (await ask(server, nursery, "GET", "/openapi.json", bearer=None)).status == 200
+        assert (await ask(server, nursery, "GET", "/metrics", bearer=ADMIN)).status == 200
+        await trio.aclose_forcefully(sending.peer.stream)
+        await wait_all_tasks_blocked()
+        assert (await ask(server, nursery, "GET", A)).status == 200
+        await server.publish("session:1", triows.log(2))
+        assert (await waiting.hear()).body["offset"] == 2
+
+
+async def test_who_takes_nothing_makes_room(nursery: Nursery, autojump_clock: MockClock) -> None:
+    """Peers that ask and do not read, without any token, keep nobody else out for long."""
+    limits = triows.Limits(max_http_connections=3)
+    async with memory_server(limits=limits) as server:
+        for _ in range(3):
+            await Caller(server, nursery, narrow=True).send("GET", "/openapi.json", bearer=None)
+        assert (await ask(server, nursery, "GET", "/metrics", bearer=ADMIN)).status == 503
+        await trio.sleep(1.5)
+        for _ in range(3):
+            assert (await ask(server, nursery, "GET", "/metrics", bearer=ADMIN)).status == 200
+        assert len(server._registry.guests) == 3
+
+
 async def test_requests_of_one_connection_are_not_endless_in_memory(
     nursery: Nursery, autojump_clock: MockClock
 ) -> None:

@@ -37,7 +37,8 @@ class Limits:
     max_connections: int = _count(1000)
     """Connections open at once; the next is refused with 503."""
     max_connections_per_user: int = _count(100)
-    """Connections of one `sub`; the newest wins, the oldest is closed with 4504."""
+    """Connections of one `sub`; the newest wins, the oldest is closed with 4504. Also its requests
+    over HTTP that are under way; the next gets 429."""
     max_message_bytes: int = _limit(MIB, 128)
     """Bytes of one message (1 MiB, as Centrifugo and NATS); more closes with 1009."""
     max_fragments: int = _count(1024)
@@ -68,7 +69,8 @@ class Limits:
     """From our close frame to the peer's; then the socket is closed by force."""
     max_http_connections: int = _count(1000)
     """HTTP connections open at once, event streams apart: those count in `max_connections`. Of
-    too many the one idle for longest is closed; without such, the next is refused with 503."""
+    too many the one idle for longest is closed, or one that takes nothing of its answer; without
+    such, the next is refused with 503."""
     handler_timeout: float = _limit(30, 0.001)
     """How long an application's handler or authorizer may take for one message."""
 

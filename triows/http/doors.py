@@ -25,6 +25,7 @@ from triows.http.front import LINGER, Resource, answer_refusal, is_loopback, lin
 from triows.http.head import Head, PeerGone, check_origin, find_token
 from triows.http.operations import OPERATIONS, Grant, Operation
 from triows.http.proxies import Proxies
+from triows.http.rates import Turns
 from triows.http.serving import Receive, Send, configure, serve
 from triows.http.static import Files
 from triows.transport import Transport
@@ -61,6 +62,7 @@ class Doors:
         self._proxies = Proxies(settings.server.trusted_proxies)
         self._rooms = rooms
         self._registry = rooms.administration.registry
+        self._turns = Turns(settings.limits.max_connections_per_user)
         self._public = public
         self._config = configure(settings.limits.max_message_bytes)
         self._files = Files.load()
@@ -82,7 +84,7 @@ class Doors:
             error = HandshakeRefused(
                 503,
                 ErrorCode.UNAVAILABLE,
-                f"{len(self._registry.guests)} HTTP connections are open and none is idle; "
+                f"{len(self._registry.guests)} HTTP connections are open and all are busy; "
                 f"the limit is {self._limits.max_http_connections}",
                 retry_after=_RETRY_AFTER,
             )
@@ -106,14 +108,22 @@ class Doors:
                 await transport.close(reset=True)  # noqa: ASYNC102 it does not wait
 
     def _make_room(self) -> bool:
-        """Have the connection end that is idle for longest, if there are too many."""
+        """Have one connection end, if there are too many: the one idle for longest, or else one
+        that does not take its answer.
+        """
         limit, guests = self._limits.max_http_connections, self._registry.guests
         if not limit or len(guests) < limit:
             return True
-        for guest in guests:
-            if isinstance(guest, Exchange) and guest.is_idle:
-                del guests[guest]
-                guest.drain()
+        exchanges = [guest for guest in guests if isinstance(guest, Exchange)]
+        for exchange in exchanges:
+            if exchange.is_idle:
+                del guests[exchange]
+                exchange.drain()
+                return True
+        for exchange in exchanges:
+            if exchange.is_stuck:
+                del guests[exchange]
+                exchange.break_off()
                 return True
         return False
 
@@ -156,7 +166,7 @@ class Doors:
                 response = self._plain(head)
             else:
                 call = await self._check(head, exchange, receive, path, operations)
-                response = await HANDLERS[call.operation.name](call)
+                response = await self._handle(call)
         except (HandshakeRefused, RequestError) as error:
             self._rooms.services.counts.errors[error.code] += 1
             response = refusal(error)
@@ -168,6 +178,13 @@ class Doors:
         if response.status_code == 405:
             response.headers["Allow"] = ", ".join(_allowed(operations)) or "GET, HEAD"
         await self._finish(head, response, receive, send)
+
+    async def _handle(self, call: Call) -> Response:
+        handler = HANDLERS[call.operation.name]
+        if call.identity is None:
+            return await handler(call)
+        with self._turns.take(call.identity.user):
+            return await handler(call)
 
     async def _finish(
         self, head: Head | None, response: Response, receive: Receive, send: Send

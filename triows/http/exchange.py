@@ -22,6 +22,7 @@ from triows.http.head import Head, PeerGone, read_head
 from triows.transport import Transport
 
 KEEP_ALIVE: Final = 30.0  # seconds a connection may wait for its next request
+STUCK: Final = 1.0  # seconds a socket may take nothing when others want its place
 PIECE: Final = 16 * 1024  # bytes of a body are handed on at a time, the last ones apart
 _REFUSED: Final = b" / HTTP/1.1\r\nHost: triows\r\nConnection: close\r\n\r\n"
 
@@ -92,6 +93,14 @@ class Exchange(trio.abc.Stream):
     def is_blocked(self) -> bool:
         """Whether the socket takes no more just now."""
         return self._sending is not None
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether the socket has taken nothing for a while."""
+        if self._sending is None:
+            return False
+        left = self._sending.deadline - trio.current_time()
+        return left < self._limits.write_timeout - STUCK
 
     def answered(self) -> None:
         """Take note that a request was answered: the next one has its time from now on."""

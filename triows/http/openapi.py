@@ -62,7 +62,7 @@ def _describe(operation: Operation) -> dict[str, Any]:
 def _errors(operation: Operation) -> list[int]:
     if operation.grant is Grant.NONE:
         return [400, 403, 405]
-    return sorted({400, 401, 403, 405, 411, 413, 503, *operation.errors})
+    return sorted({400, 401, 403, 405, 411, 413, 429, 503, *operation.errors})
 
 
 def _answer(status: int, content: Mapping[str, Any] | str | None) -> dict[str, Any]:

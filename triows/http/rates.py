@@ -1,15 +1,57 @@
-"""What each publisher may send over HTTP, whatever number of connections it opens."""
+"""What each user may ask over HTTP, whatever number of connections it opens."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final, final
 
 from triows.config import Limits
+from triows.errors import ErrorCode, RequestError
 from triows.limits import Budget
 
 MAX_PUBLISHERS: Final = 10_000
 """Publishers remembered at once; the one unseen for longest is forgotten first."""
+
+
+_RETRY_AFTER: Final = 1  # seconds until a user with too many requests may ask again
+
+
+@final
+class Turns:
+    """The requests of each user that are under way: those that wait for something, too.
+
+    Args:
+        limit: of one user; 0 is none.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._under_way: Counter[str] = Counter()
+
+    @contextmanager
+    def take(self, user: str) -> Iterator[None]:
+        """Count a request for as long as it is looked after.
+
+        Raises:
+            RequestError: `rate_limited`, if there are too many.
+        """
+        count = self._under_way[user]
+        if self._limit and count >= self._limit:
+            raise RequestError(
+                ErrorCode.RATE_LIMITED,
+                f"{count} requests of this user are under way; the limit is {self._limit} "
+                "(limits.max_connections_per_user)",
+                retry_after=_RETRY_AFTER,
+            )
+        self._under_way[user] += 1
+        try:
+            yield
+        finally:
+            self._under_way[user] -= 1
+            if not self._under_way[user]:
+                del self._under_way[user]
 
 
 @final
