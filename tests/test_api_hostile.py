@@ -284,6 +284,23 @@ async def test_answer_that_nobody_takes(nursery: Nursery, autojump_clock: MockCl
         assert not server._registry.guests
 
 
+async def test_answers_that_nobody_takes(nursery: Nursery, autojump_clock: MockClock) -> None:
+    """So is who asks several things at once: nothing waits for what was asked last."""
+    async with memory_server(limits=triows.Limits(write_timeout=3)) as server:
+        for path in ("/openapi.json", "/openapi.json", f"{A}/events?tail=5"):
+            caller = Caller(server, nursery, narrow=True)
+            await server.publish("session:1", triows.log("x" * 100_000))
+            request = head_of("GET", path)
+            nursery.start_soon(caller.peer.send, request + head_of("GET", "/openapi.json"))
+        await trio.sleep(2)
+        assert len(server._registry.guests) == 2
+        assert len(server.connections()) == 1
+        await trio.sleep(2.5)
+        assert not server._registry.guests
+        assert server.closed_connections()[0].code == 4004
+        assert len(nursery.child_tasks) == 0
+
+
 async def test_peer_that_vanishes_while_it_is_answered(
     nursery: Nursery, autojump_clock: MockClock
 ) -> None:

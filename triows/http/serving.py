@@ -66,7 +66,12 @@ async def serve(exchange: Exchange, config: Config, answer: Answer) -> None:
     """
 
     async def app(scope: Any, receive: Receive, send: Send, *_: Any) -> None:
-        await answer(receive, send)
+        try:
+            await answer(receive, send)
+        finally:
+            if exchange.lost:
+                # hypercorn would wait for ever to read a request that has come already.
+                nursery.cancel_scope.cancel(reason="the peer is gone, or takes nothing")
 
     context = WorkerContext(None)
     context.terminated = _Ended(exchange.ended)
