@@ -301,6 +301,28 @@ async def test_answers_that_nobody_takes(nursery: Nursery, autojump_clock: MockC
         assert len(nursery.child_tasks) == 0
 
 
+async def test_request_that_comes_as_the_connection_ends(
+    nursery: Nursery, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an answer that did not wait for the body nothing is read, nor waited for."""
+    body = b"x" * 1000
+
+    async def send_the_rest(_: exchange.Exchange) -> None:
+        await caller.peer.send(body[500:] + head_of("GET", "/openapi.json"))
+        await wait_all_tasks_blocked()
+
+    monkeypatch.setattr(exchange.Exchange, "send_eof", send_the_rest)
+    async with memory_server() as server:
+        caller = Caller(server, nursery)
+        request = head_of("POST", f"{A}/messages", body, bearer=None) + body[:500]
+        await caller.peer.send(request)
+        with trio.fail_after(5):
+            assert (await caller.hear()).status == 401
+            assert await caller.is_closed()
+            await trio.sleep(2)
+        assert not server._registry.guests
+
+
 async def test_peer_that_vanishes_while_it_is_answered(
     nursery: Nursery, autojump_clock: MockClock
 ) -> None:

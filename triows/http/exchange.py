@@ -90,6 +90,11 @@ class Exchange(trio.abc.Stream):
         return not self._unanswered
 
     @property
+    def is_closed(self) -> bool:
+        """Whether hypercorn wants to read no further."""
+        return self._closed
+
+    @property
     def is_blocked(self) -> bool:
         """Whether the socket takes no more just now."""
         return self._sending is not None

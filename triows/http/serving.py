@@ -64,18 +64,20 @@ async def serve(exchange: Exchange, config: Config, answer: Answer) -> None:
 
     Cancelled, whatever is under way is broken off.
     """
+    served = False
 
     async def app(scope: Any, receive: Receive, send: Send, *_: Any) -> None:
+        nonlocal served
         try:
             await answer(receive, send)
         finally:
-            if exchange.lost:
+            if exchange.lost or exchange.is_closed:
                 # hypercorn would wait for ever to read a request that has come already.
-                nursery.cancel_scope.cancel(reason="the peer is gone, or takes nothing")
+                served = True
+                nursery.cancel_scope.cancel(reason="no further request will be answered")
 
     context = WorkerContext(None)
     context.terminated = _Ended(exchange.ended)
-    served = False
 
     async def abort_when_cancelled() -> None:
         """End a send that is shielded."""
