@@ -13,7 +13,7 @@ from tests.support import ALL, Nursery, connect, frame, memory_server, token
 from triows import limits
 from triows.codec import error_data
 from triows.errors import ErrorCode, RequestError
-from triows.limits import AddressRates, TokenBucket
+from triows.limits import AddressRates, TokenBucket, neighbourhood
 
 _SLACK = 1e-6  # seconds: more than rounding ever costs
 
@@ -220,3 +220,28 @@ async def test_connections_of_one_user_are_limited(
         assert [await peer.close_code() for peer in mine[:2]] == [4504, 4504]
         for peer in (other, *mine[2:]):
             assert (await peer.ask("ping"))["type"] == "pong"
+
+
+@pytest.mark.parametrize(
+    ("address", "owned"),
+    [
+        ("203.0.113.7", "203.0.113.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::ffff:203.0.113.7", "203.0.113.7"),
+        ("", ""),
+        ("some:where", "some:where"),
+    ],
+)
+def test_neighbourhood(address: str, owned: str) -> None:
+    """Whoever has many addresses of one IPv6 network is one; an odd name is itself."""
+    assert neighbourhood(address) == owned
+
+
+def test_addresses_of_one_network_share_a_rate() -> None:
+    """Another address of the same household gives no second helping."""
+    rates = AddressRates(0.1)
+    assert rates.take("2001:db8::1", 0) == 0
+    assert rates.take("2001:db8::2", 0) > 0
+    assert rates.take("2001:db8:0:1::1", 0) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from ipaddress import IPv6Address, IPv6Network
 from typing import Final, final
 
 from triows.config import Limits
@@ -82,8 +83,23 @@ class Budget:
         return self._errors.take(1, now) > 0
 
 
+def neighbourhood(address: str) -> str:
+    """Return what of a network address somebody has to own: all of IPv4, 64 bits of IPv6, where
+    every household has a billion addresses to come from.
+    """
+    if ":" not in address:
+        return address
+    try:
+        ip = IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if ip.ipv4_mapped is not None:
+        return str(ip.ipv4_mapped)
+    return str(IPv6Network((ip, 64), strict=False))
+
+
 class AddressRates:
-    """One bucket for each network address, boundedly many.
+    """One bucket for each network address (see `neighbourhood`), boundedly many.
 
     Args:
         rate: openings a second from one address; 0 is no limit.
@@ -97,6 +113,7 @@ class AddressRates:
         """Count one opening from `address`; return 0, or the seconds to wait."""
         if not self._rate:
             return 0
+        address = neighbourhood(address)
         bucket = self._buckets.get(address)
         if bucket is None:
             bucket = TokenBucket(self._rate, self._rate * 10, now)

@@ -130,7 +130,7 @@ def _channel_table(before: Snapshot, now: Snapshot, rows: int) -> Table:
     busiest = sorted(now.channels, key=lambda channel: (-rate(channel), -channel["touched_at"]))
     for channel in busiest[:rows]:
         table.add_row(
-            Text(channel["channel"]),
+            Text(harmless(channel["channel"], colour=False)),
             _state(channel),
             f"{rate(channel):,.1f}",
             amount(channel["offset"]),
@@ -160,7 +160,7 @@ def _connection_table(now: Snapshot, rows: int) -> Table:
     for one in sorted(now.connections, key=lambda one: (-one["lag"], -one["sent_bytes"]))[:rows]:
         round_trip = one["round_trip"]
         table.add_row(
-            Text(one["id"]),
+            Text(harmless(one["id"], colour=False)),
             Text(harmless(one["user"] or "–", colour=False)[:24]),
             Text(amount(one["lag"]), style="red" if one["lag_seconds"] > 1 else ""),
             "–" if round_trip is None else f"{round_trip * 1000:.0f} ms",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any, Final
@@ -14,8 +15,9 @@ from triows.http.schemas import COMPONENTS, EVENT, TEXT, ref
 _PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
 
 
+@cache
 def document() -> dict[str, Any]:
-    """Return the document."""
+    """Return the document; made once, not to be changed."""
     paths: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _describe(operation)

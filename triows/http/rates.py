@@ -9,7 +9,7 @@ from typing import Final, final
 
 from triows.config import Limits
 from triows.errors import ErrorCode, RequestError
-from triows.limits import Budget
+from triows.limits import Budget, neighbourhood
 
 MAX_PUBLISHERS: Final = 10_000
 """Publishers remembered at once; the one unseen for longest is forgotten first."""
@@ -68,7 +68,7 @@ class Rates:
         Raises:
             RequestError: `rate_limited`, with the seconds to wait; then none was counted.
         """
-        key = (user, address)
+        key = (user, neighbourhood(address))
         budget = self._budgets.get(key)
         if budget is None:
             budget = self._budgets[key] = Budget(self._limits, now)
