@@ -57,13 +57,13 @@ class LogMachine(RuleBasedStateMachine):
 
     def _size(self) -> int:
         frames = sum(len(frame) + MESSAGE_OVERHEAD for _, frame, _ in self.kept)
-        return OVERHEAD + frames + logs._ID_OVERHEAD * len(self.known)
+        return OVERHEAD + frames + logs.ID_OVERHEAD * len(self.known)
 
     def _trim(self) -> None:
         limits = self.limits
         while len(self.kept) > limits.max_messages:
             del self.kept[0]
-        ids = logs._ID_OVERHEAD * len(self.known)  # they do not push messages out
+        ids = logs.ID_OVERHEAD * len(self.known)  # they do not push messages out
         while self._size() - ids > limits.max_bytes and len(self.kept) > 1:
             del self.kept[0]
         while limits.max_age and self.kept and self.kept[0][2] < self.now - limits.max_age:
@@ -262,7 +262,7 @@ def test_log_remembers_boundedly_many_ids(monkeypatch: pytest.MonkeyPatch) -> No
     log = _log(max_bytes=20_000)
     for number in range(200):
         log.append(Message("log", b"1", id=f"{number:03}"), "u", 0.0)
-    assert log.size <= 20_000 + 10 * logs._ID_OVERHEAD
+    assert log.size <= 20_000 + 10 * logs.ID_OVERHEAD
     assert log.head - log.earliest > 80
     assert log.append(Message("log", b"1", id="195"), "u", 0.0).duplicate
 

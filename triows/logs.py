@@ -6,10 +6,12 @@ cursor" cannot be torn apart by another task, and no lock and no merge buffer is
 
 from __future__ import annotations
 
+import math
 import secrets
+import sys
 from array import array
 from collections import OrderedDict, deque
-from typing import Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 from triows.codec import clock, encode_published, published_head
 from triows.config import LogLimits
@@ -26,10 +28,17 @@ MESSAGE_OVERHEAD: Final = 64
 MAX_IDS: Final = 10_000
 """Ids remembered of one channel; a burst of more shortens the window."""
 
-_ID_OVERHEAD: Final = 256
+ID_OVERHEAD: Final = 256
 """Bytes a remembered id is counted with."""
 
 _END: Final = str(MessageType.END)  # a plain string compares faster
+
+
+def id_key(user: str, id: str) -> str:
+    """Return under what an id is remembered: those of different users do not meet, whatever
+    characters they have.
+    """
+    return f"{len(user)} {user}{id}"
 
 
 class Slice(NamedTuple):
@@ -48,34 +57,42 @@ class Log:
     """The messages of one channel that are still kept.
 
     Offsets count from 1 and are never used twice within an epoch. `earliest` to `head` are
-    kept; while nothing is kept, `earliest` is `head` + 1.
+    kept; while nothing is kept, `earliest` is `head` + 1. Of those, `held` to `head` are in
+    memory: all, unless an engine keeps the others elsewhere.
 
     Attributes:
         channel: its name.
         epoch: drawn anew for each incarnation of the log.
         head: offset of the newest message, 0 before the first.
-        earliest: offset of the oldest message still kept.
+        earliest: offset of the oldest message that can be had at all.
+        held: offset of the oldest message in this process's memory.
         size: bytes it is counted with.
         ended: what `end` said, as JSON text, or None while the log is open.
         opened: monotonic time of its making.
         touched: monotonic time of the newest message.
         watchers: how many subscriptions hold a cursor in it.
+        is_stored: whether what leaves memory can still be had, from the engine.
     """
 
+    is_stored: ClassVar[bool] = False
+
     __slots__ = (
-        "_forget_at",
         "_frames",
-        "_head_bytes",
         "_id_times",
         "_ids",
-        "_limits",
+        "_most_age",
+        "_most_bytes",
+        "_most_messages",
+        "_prefix",
         "_skip",
         "_times",
+        "_window",
         "channel",
         "earliest",
         "ended",
         "epoch",
         "head",
+        "held",
         "opened",
         "size",
         "touched",
@@ -86,13 +103,16 @@ class Log:
         self.channel = channel
         self.epoch = secrets.token_hex(6)
         self.head = 0
-        self.earliest = 1
+        self.earliest = self.held = 1
         self.size = OVERHEAD
         self.ended: bytes | None = None
         self.opened = self.touched = now
         self.watchers = 0
-        self._limits = limits
-        self._head_bytes = published_head(channel)
+        self._window = limits.idempotency_window
+        self._most_messages = limits.max_messages or sys.maxsize
+        self._most_bytes = limits.max_bytes or sys.maxsize
+        self._most_age = limits.max_age or math.inf
+        self._prefix = published_head(channel)
         self._frames: list[bytes] = []
         self._times = array("d")
         self._skip = 0  # slots at the front of _frames and _times that are given up already
@@ -119,19 +139,50 @@ class Log:
         Raises:
             RequestError: `ended`.
         """
-        key, limits = None, self._limits
+        key = None
         if message.id is not None:
-            # Ids of different users do not meet, whatever characters they have.
-            key = f"{len(user)} {user}{message.id}"
-            known = self._place_of(key, now)
+            key = f"{len(user)} {user}{message.id}"  # see `id_key`; a call costs too much here
+            known = self.place_of(key, now)
             if known is not None:
                 return Receipt(self.epoch, known, duplicate=True)
         if self.ended is not None:
-            raise RequestError(
-                ErrorCode.ENDED, f"{self.channel} has ended; nothing can be published to it"
-            )
+            raise self.refusal()
+        offset = self.head + 1
+        self.keep(message, key, encode_published(message, self._prefix, offset, clock.at(now)), now)
+        return Receipt(self.epoch, offset)
+
+    def refusal(self) -> RequestError:
+        """Return what is said to those who publish after the end."""
+        return RequestError(
+            ErrorCode.ENDED, f"{self.channel} has ended; nothing can be published to it"
+        )
+
+    def place_of(self, key: str, now: float) -> int | None:
+        """Return the offset that an id was given, if that was within the window.
+
+        Forgets the ids whose window is over, and the oldest of too many.
+        """
+        times, since = self._id_times, now - self._window
+        while times and (times[0] < since or len(times) >= MAX_IDS):
+            times.popleft()
+            self._ids.popitem(last=False)
+            self.size -= ID_OVERHEAD
+        return self._ids.get(key)
+
+    def encode(self, message: Message, offset: int, now: float) -> bytes:
+        """Return the frame of a message that is given that offset."""
+        return encode_published(message, self._prefix, offset, clock.at(now))
+
+    def keep(self, message: Message, key: str | None, frame: bytes, now: float) -> None:
+        """Keep the message of the next offset, and its id.
+
+        Args:
+            message: whether it is the end is taken from it.
+            key: `id_key` of its id, not known yet; None without an id.
+            frame: the message, encoded.
+            now: monotonic time in seconds at which it was given its place.
+        """
         offset = self.head = self.head + 1
-        frame = encode_published(message, self._head_bytes, offset, clock.at(now))
         self._frames.append(frame)
         self._times.append(now)
         self.size += len(frame) + MESSAGE_OVERHEAD
@@ -139,56 +190,44 @@ class Log:
         if key is not None:
             self._ids[key] = offset
             self._id_times.append(now)
-            self.size += _ID_OVERHEAD
+            self.size += ID_OVERHEAD
         if message.type == _END:
             self.ended = message.raw or b"{}"
         if (
-            0 < limits.max_messages <= offset - self.earliest
-            or 0 < limits.max_bytes < self.size
-            or (limits.max_age and self._times[self._skip] < now - limits.max_age)
+            offset - self.held >= self._most_messages
+            or self.size > self._most_bytes
+            or self._times[self._skip] < now - self._most_age
         ):
             self.trim(now)
-        return Receipt(self.epoch, offset)
 
     def trim(self, now: float) -> None:
         """Give up what the limits do not cover any more, oldest first."""
-        limits = self._limits
-        while 0 < limits.max_messages <= self.head - self.earliest:
+        while self.head - self.held >= self._most_messages:
             self.drop_oldest()
-        most = limits.max_bytes + len(self._ids) * _ID_OVERHEAD  # of messages; ids are apart
-        while limits.max_bytes > 0 and self.size > most and self.earliest < self.head:
+        most = self._most_bytes + len(self._ids) * ID_OVERHEAD  # of messages; ids are apart
+        while self.size > most and self.held < self.head:
             self.drop_oldest()
-        if limits.max_age:
-            while self.earliest <= self.head and self._times[self._skip] < now - limits.max_age:
-                self.drop_oldest()
+        oldest = now - self._most_age
+        while self.held <= self.head and self._times[self._skip] < oldest:
+            self.drop_oldest()
 
     def drop_oldest(self) -> None:
-        """Give up the oldest message."""
+        """Give up the oldest message in memory."""
         frame = self._frames[self._skip]
         self._frames[self._skip] = b""
         self.size -= len(frame) + MESSAGE_OVERHEAD
-        self.earliest += 1
+        self.held += 1
+        if not self.is_stored:
+            self.earliest = self.held
         self._skip += 1
         if self._skip > 64 and self._skip * 2 > len(self._frames):  # amortised: O(1) each
             del self._frames[: self._skip]
             del self._times[: self._skip]
             self._skip = 0
 
-    def _place_of(self, key: str, now: float) -> int | None:
-        """Return the offset that an id was given, if that was within the window.
-
-        Forgets the ids whose window is over, and the oldest of too many.
-        """
-        times, since = self._id_times, now - self._limits.idempotency_window
-        while times and (times[0] < since or len(times) >= MAX_IDS):
-            times.popleft()
-            self._ids.popitem(last=False)
-            self.size -= _ID_OVERHEAD
-        return self._ids.get(key)
-
     def forget_all_ids(self) -> None:
         """Give up remembering ids: memory is short."""
-        self.size -= len(self._ids) * _ID_OVERHEAD
+        self.size -= len(self._ids) * ID_OVERHEAD
         self._ids.clear()
         self._id_times.clear()
 
@@ -196,9 +235,9 @@ class Log:
         """Return what follows `cursor`, at most `max_bytes` unless one message is larger.
 
         Args:
-            cursor: offset of the last message already seen, from `earliest` - 1 to `head` - 1.
+            cursor: offset of the last message already seen, from `held` - 1 to `head` - 1.
         """
-        first = cursor - self.earliest + 1 + self._skip
+        first = cursor - self.held + 1 + self._skip
         frames = self._frames
         if cursor + 1 == self.head:
             return Slice(frames[first], self.head)
@@ -209,13 +248,13 @@ class Log:
         return Slice(b"".join(frames[first:stop]), cursor + stop - first)
 
     def read(self, first: int, last: int, max_bytes: int) -> list[bytes]:
-        """Return the JSON texts of the messages from `first` to `last` that are kept.
+        """Return the JSON texts of the messages from `first` to `last` that are in memory.
 
         Stops before `max_bytes` are passed, but returns at least one if there is one.
         """
         texts: list[bytes] = []
-        start = max(first, self.earliest) - self.earliest + self._skip
-        stop = min(last, self.head) - self.earliest + 1 + self._skip
+        start = max(first, self.held) - self.held + self._skip
+        stop = min(last, self.head) - self.held + 1 + self._skip
         for frame in self._frames[start : max(start, stop)]:
             max_bytes -= len(frame)
             if texts and max_bytes < 0:
@@ -224,8 +263,10 @@ class Log:
         return texts
 
     def age(self, cursor: int, now: float) -> float:
-        """Return for how many seconds the message after `cursor` has been waiting."""
-        if cursor >= self.head or self.earliest > self.head:
+        """Return for how many seconds the message after `cursor` has been waiting, or the
+        oldest in memory if it is not there any more.
+        """
+        if cursor >= self.head or self.held > self.head:
             return 0.0
-        at = max(cursor + 1, self.earliest) - self.earliest + self._skip
+        at = max(cursor + 1, self.held) - self.held + self._skip
         return now - self._times[at]
