@@ -289,6 +289,11 @@ class Connection:
         return self._transport.received
 
     @property
+    def unanswered(self) -> int:
+        """How many published messages are to be acknowledged and are not yet."""
+        return self._session.publisher.unanswered
+
+    @property
     def is_blocked(self) -> bool:
         """Whether the socket takes no more just now."""
         return self.outgoing.is_blocked

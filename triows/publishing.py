@@ -21,13 +21,18 @@ MAX_ALLOWED: Final = 128  # pairs of type and channel remembered as allowed
 
 @final
 class Publisher:
-    """The publishing side of one connection."""
+    """The publishing side of one connection.
 
-    __slots__ = ("_allowed", "_peer", "_services")
+    Attributes:
+        unanswered: messages that are to be acknowledged and are not yet.
+    """
+
+    __slots__ = ("_allowed", "_peer", "_services", "unanswered")
 
     def __init__(self, peer: Peer, services: Services) -> None:
         self._peer = peer
         self._services = services
+        self.unanswered = 0
         # Type and channel of what the token was seen to allow: nearly all messages repeat it.
         self._allowed: set[tuple[str, str | None]] = set()
 
@@ -74,10 +79,14 @@ class Publisher:
         if request.type == _COMMAND and _COMMAND in services.application.handlers:
             self._reserve()  # before it is published: a refused request has done nothing
             done = self._done_for_handler
+        if request.id is not None:
+            self.unanswered += 1
         services.bus.submit(request.channel, request, identity.user, now, done)
 
     def _done(self, request: Message, outcome: Receipt | RequestError) -> None:
         """Answer for a message, now that the engine has kept it or refused to."""
+        if request.id is not None:
+            self.unanswered -= 1
         if isinstance(outcome, RequestError):
             self._peer.outgoing.offer(encode_error(outcome, request))
         elif request.id is not None:
@@ -90,6 +99,8 @@ class Publisher:
             self._peer.release()
             self._done(request, outcome)
         else:
+            if request.id is not None:
+                self.unanswered -= 1
             self._hand_on(request, outcome.position)
 
     def hand_on(self, request: Message) -> None:

@@ -23,6 +23,10 @@ class Owner(Protocol):
     close: Close | None
     subscriptions: dict[str, Subscription]
 
+    @property
+    def unanswered(self) -> int:
+        """How many published messages are to be acknowledged and are not yet."""
+
     def request_close(self, close: Close) -> None:
         """Ask for the end; returns at once."""
 
@@ -145,6 +149,7 @@ class Sender:
             and self._early is None
             and self._unsent is None
             and not self._replies
+            and not self._owner.unanswered
             and not any(s.lag for s in self._owner.subscriptions.values())
         ):
             self._owner.request_close(self._parting)
