@@ -18,8 +18,9 @@ from triows.counters import Histogram
 from triows.errors import Close, CloseCode
 from triows.logs import Log, Slice
 from triows.messages import MessageType
+from triows.pager import PAGE_BYTES, Pager
 
-PULL_BYTES: Final = 64 * 1024
+PULL_BYTES: Final = PAGE_BYTES
 """Bytes one connection is given at a time: paces a replay, and bounds what a stalled one holds."""
 
 _BUDGET: Final = 0.005  # seconds the flusher works before it lets readers and heartbeats run
@@ -146,6 +147,7 @@ class Hub:
 
     def __init__(self) -> None:
         self.watchers: dict[Watcher, None] = {}
+        self.pager: Pager[Subscription] = Pager(self._resume)
         self.gaps = 0
         self.latency = Histogram()
         self._marked_at = 0.0  # when the first of `_dirty` was
@@ -206,11 +208,24 @@ class Hub:
             self._ready.append(subscriber)
             self._idle.unpark_all()
 
+    def _resume(self, subscription: Subscription) -> None:
+        """Have the flusher come by for a subscription whose page has come."""
+        subscription.subscriber.stale[subscription] = None
+        self.ready(subscription.subscriber)
+
+    def piece(self, subscription: Subscription) -> Slice | None:
+        """Return what comes next, or None if it has to be fetched: then the flusher comes by
+        again, and the subscription is not stale until then.
+        """
+        if subscription.cursor + 1 < subscription.log.held:
+            return self.pager.page(subscription)
+        return self.slice(subscription.log, subscription.cursor)
+
     def slice(self, log: Log, cursor: int) -> Slice:
         """Return what follows `cursor`: joined once for all that stand at the same place."""
         key = (log, cursor)
         found = self._slices.get(key)
-        # One made earlier in this tick may end before the head, or begin before `earliest`: it
+        # One made earlier in this tick may end before the head, or begin before `held`: it
         # is still right, only not the longest.
         if found is None:
             found = self._slices[key] = log.slice(cursor, PULL_BYTES)
@@ -251,7 +266,7 @@ class Hub:
         for subscription in list(topic.subscriptions):
             cursor = subscription.cursor
             if piece is None or cursor != at:
-                if not log.earliest - 1 <= cursor < log.head or not subscription.active:
+                if not log.held - 1 <= cursor < log.head or not subscription.active:
                     self._delay(subscription)
                     continue
                 piece, at = self.slice(log, cursor), cursor

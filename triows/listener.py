@@ -10,10 +10,12 @@ import trio
 
 from triows.bus import Bus
 from triows.codec import decode
+from triows.errors import RequestError
 from triows.frames import frame_payload
 from triows.hub import Hub, encode_gap
 from triows.logs import Log
 from triows.messages import Message, Patterns
+from triows.pager import RETRY_DELAY
 
 _PAGE_BYTES: Final = 64 * 1024
 
@@ -92,7 +94,11 @@ class Listener:
         """Take the next page of the log that has waited longest."""
         log, cursor = next(iter(self._cursors.items()))
         first = max(cursor + 1, log.earliest)
-        texts = await self._bus.history(log, first, log.head, _PAGE_BYTES)
+        try:
+            texts = await self._bus.history(log, first, log.head, _PAGE_BYTES)
+        except RequestError:  # the engine has logged it
+            await trio.sleep(RETRY_DELAY)
+            return
         if first > cursor + 1:
             gap = encode_gap(log, cursor + 1, first - 1, "lag")
             self._messages.append(decode(frame_payload(gap)))

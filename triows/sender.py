@@ -212,11 +212,9 @@ class Sender:
             if gap is not None:
                 self._hub.gaps += 1
                 parts.append(gap)
-            piece = None
-            if subscription.lag:
-                piece = self._hub.slice(subscription.log, subscription.cursor)
-                if len(piece.data) > room and room < PULL_BYTES:
-                    break  # the first to come next time
+            piece = self._hub.piece(subscription) if subscription.lag else None
+            if piece is not None and len(piece.data) > room and room < PULL_BYTES:
+                break  # the first to come next time
             stale.pop(subscription, None)
             if piece is not None:
                 self.sent_messages += piece.last - subscription.cursor

@@ -1,6 +1,6 @@
 """The supervisor: opens the port, owns bus and hub, and lets go of them in the right order.
 
-    services   bus · hub flusher · stall clock   outlive the handlers
+    services   bus · hub flusher · pager · stall clock   outlive the handlers
       └─ handlers   one task a connection   outlive accepting
            └─ accepting
 
@@ -220,6 +220,7 @@ class Server:
         async with trio.open_nursery() as services:
             services.start_soon(self._bus.run)
             services.start_soon(self._hub.run)
+            services.start_soon(self._hub.pager.run, self._bus.fetch)
             services.start_soon(self._administration.stall.run)
             async with trio.open_nursery() as handlers:
                 if listeners is not None:
@@ -233,6 +234,8 @@ class Server:
                     self.drain()
                 timeout = self.settings.limits.drain_timeout
                 handlers.cancel_scope.deadline = trio.current_time() + timeout
+            with trio.move_on_after(timeout if failure is None else 0):
+                await self._bus.settle()
             services.cancel_scope.cancel(reason="the server has drained")
         if failure is not None:
             raise failure
@@ -280,7 +283,7 @@ async def open_server(
         listen: False opens no port: streams come by `Server.serve_stream`.
 
     Raises:
-        ConfigError: no key, or the port cannot be opened.
+        ConfigError: no key, or the store or the port cannot be opened.
     """
     settings = settings or Settings()
     if host is not None:
@@ -291,9 +294,10 @@ async def open_server(
     if on_command is not None:
         all_handlers[MessageType.COMMAND] = on_command
     server = Server(settings, auth or JWTAuth.from_settings(settings.auth), authorize, all_handlers)
-    listeners = await Listeners.open(settings.server) if listen else None
-    async with server._run(listeners):
-        yield server
+    async with server._bus:
+        listeners = await Listeners.open(settings.server) if listen else None
+        async with server._run(listeners):
+            yield server
 
 
 async def serve(

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Self
 
 import trio
 
 from triows.errors import RequestError
-from triows.logs import Log
+from triows.logs import Log, Slice
 from triows.messages import Message, Position, Receipt
 
 Done = Callable[[Message, Receipt | RequestError], None]
@@ -25,7 +27,9 @@ Tell = Callable[[Log], None]
 class Bus(ABC):
     """One engine's promise: sequence, keep, tell.
 
-    An acknowledgement means what the engine says it means; in memory: kept by this process.
+    An acknowledgement means what the engine says it means; in memory: kept by this process. A
+    context manager: entered before anything else is asked of it, and left when all who use it
+    have ended.
 
     Attributes:
         published: messages kept since the start.
@@ -57,9 +61,21 @@ class Bus(ABC):
 
     @abstractmethod
     async def history(self, log: Log, first: int, last: int, max_bytes: int) -> list[bytes]:
-        """Return the JSON texts of what is kept from offset `first` to `last`, oldest first.
+        """Return the JSON texts from offset `first` to `last`, oldest first, without a hole.
 
-        Stops before `max_bytes` are passed, but returns at least one if there is one.
+        Stops before `max_bytes` are passed, but returns at least one if there is one; none if
+        the first is no longer kept.
+
+        Raises:
+            RequestError: `unavailable`, it cannot be read now.
+        """
+
+    @abstractmethod
+    async def fetch(self, log: Log, cursor: int, max_bytes: int) -> Slice:
+        """Return what follows `cursor`, as `Log.slice` does, also of what memory does not hold.
+
+        Raises:
+            RequestError: `unavailable`, it cannot be read now, or is no longer kept.
         """
 
     @abstractmethod
@@ -68,7 +84,25 @@ class Bus(ABC):
 
     @abstractmethod
     async def run(self) -> None:
-        """Do the engine's background work, until cancelled."""
+        """Do the engine's background work, until cancelled.
+
+        Cancelled, what is being stored is stored and answered; what waits for that is neither.
+        """
+
+    async def settle(self) -> None:  # noqa: B027 nothing waits in an engine that answers at once
+        """Return when everything submitted before has been answered; needs `run`."""
+
+    async def __aenter__(self) -> Self:
+        """Raises ConfigError if what is kept cannot be had."""
+        return self
+
+    async def __aexit__(  # noqa: B027 as above
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Let go of what is kept."""
 
     async def publish(self, channel: str, message: Message, user: str) -> Position:
         """Publish `message` and return its position when the engine has kept it.

@@ -11,7 +11,7 @@ import trio
 from triows.bus import Bus, Done, Tell
 from triows.config import LogLimits
 from triows.errors import RequestError
-from triows.logs import Log
+from triows.logs import Log, Slice
 from triows.messages import Message
 
 SWEEP_INTERVAL: Final = 10  # seconds between two looks for messages that grew too old
@@ -61,6 +61,10 @@ class MemoryBus(Bus):
     async def history(self, log: Log, first: int, last: int, max_bytes: int) -> list[bytes]:
         """Return the texts from `first` to `last`; does not wait."""
         return log.read(first, last, max_bytes)
+
+    async def fetch(self, log: Log, cursor: int, max_bytes: int) -> Slice:
+        """Return what follows `cursor`; does not wait."""
+        return log.slice(cursor, max_bytes)
 
     def logs(self) -> Iterable[Log]:
         """Return all logs, quiet for longest first."""
