@@ -29,7 +29,7 @@ def token(sub: str = "me", **options: Any) -> str:
 @asynccontextmanager
 async def memory_server(**options: Any) -> AsyncIterator[triows.Server]:
     """Open a server that has no port: peers come over memory streams."""
-    sections = {n: options.pop(n) for n in ("limits", "log", "server") if n in options}
+    sections = {n: options.pop(n) for n in ("limits", "log", "server", "store") if n in options}
     settings = triows.Settings(**sections)
     options.setdefault("auth", triows.JWTAuth(SECRET))
     async with triows.open_server(settings=settings, listen=False, **options) as server:

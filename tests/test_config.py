@@ -69,6 +69,7 @@ _MINIMA: dict[type, dict[str, float]] = {
         "max_bytes": 0,
         "max_age": 0,
         "total_bytes": 0,
+        "tail_bytes": 0,
         "idempotency_window": 0,
     },
 }

@@ -103,7 +103,9 @@ class LogLimits:
     max_age: float = _limit(86_400, 0)
     """Seconds a message is kept; 0 keeps it until a size decides."""
     total_bytes: int = _limit(512 * MIB, 0)
-    """Bytes of all channels together; the channel quiet for longest gives way first."""
+    """Bytes of all channels together in memory; the channel quiet for longest gives way first."""
+    tail_bytes: int = _limit(MIB, 0)
+    """Bytes of one channel in memory, with a store on disk: older messages are read from it."""
     idempotency_window: float = _limit(300, 0)
     """Seconds for which the same `id` of the same user is not published twice."""
 
@@ -176,4 +178,4 @@ class Settings:
     log: LogLimits = attrs.field(factory=LogLimits)
     auth: AuthSettings = attrs.field(factory=AuthSettings)
     store: str = "memory://"
-    """Where channels are kept: `memory://`."""
+    """Where channels are kept: `memory://`, `sqlite:///relative/file`, `sqlite:////absolute`."""

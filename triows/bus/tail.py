@@ -1,0 +1,222 @@
+"""What a durable engine has in memory: the ends of logs, and what is about to be added to them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import ClassVar, Final, NamedTuple, final
+
+from triows.config import LogLimits
+from triows.logs import ID_OVERHEAD, MESSAGE_OVERHEAD, Log, id_key
+from triows.messages import Message, MessageType, Receipt
+
+_LOOKS: Final = 64  # logs looked at to get below the limit, at a time
+
+
+class Draft(NamedTuple):
+    """A message that was given its place, and is not stored yet."""
+
+    log: Tail
+    message: Message
+    key: str | None
+    offset: int
+    frame: bytes
+
+    @property
+    def is_end(self) -> bool:
+        """Whether it is the last one its log will take."""
+        return self.message.type == MessageType.END
+
+
+@final
+class Tail(Log):
+    """A log of which the end is in memory and all that is kept is on disk.
+
+    Attributes:
+        number: the channel's, in the file.
+        filed: offset up to which messages can be read from the file; the others are in its
+            journal, and stay in memory.
+        stored_bytes: of messages, as the file counts them.
+        is_known: whether the file has the channel.
+        knows_ids: whether its ids are in memory.
+        opened_at: microseconds since 1970.
+        counted: the shelf's: bytes of it that are in the sum.
+    """
+
+    __slots__ = (
+        "counted",
+        "filed",
+        "is_known",
+        "knows_ids",
+        "number",
+        "opened_at",
+        "stored_bytes",
+    )
+
+    is_stored: ClassVar[bool] = True
+
+    def __init__(self, channel: str, limits: LogLimits, now: float, number: int) -> None:
+        super().__init__(channel, limits, now)
+        self.number = number
+        self.filed = 0
+        self.stored_bytes = 0
+        self.is_known = False
+        self.knows_ids = True
+        self.opened_at = 0
+        self.counted = 0
+
+    def keep(self, message: Message, key: str | None, frame: bytes, now: float) -> None:
+        """Keep the message of the next offset: it is on the disk."""
+        super().keep(message, key, frame, now)
+        self.stored_bytes += stored_size(frame)
+
+    def trim(self, now: float) -> None:
+        """Give up memory, as far as what is in it can be had from the file."""
+        most = self._most_bytes + len(self._ids) * ID_OVERHEAD
+        while self.size > most and self.held <= self.filed:
+            self.drop_oldest()
+
+    def move_earliest(self, earliest: int) -> None:
+        """Take note that the file has nothing before `earliest` any more."""
+        self.earliest = earliest
+        while self.held < earliest:
+            self.drop_oldest()
+
+    def release(self) -> None:
+        """Give up all the memory that can be given up."""
+        while self.held <= self.filed:
+            self.drop_oldest()
+        if self.filed == self.head:  # else the file could not tell all of them
+            self.forget_all_ids()
+            self.knows_ids = False
+
+    def learn(self, offset: int, key: str, at: float) -> None:
+        """Remember an id, given at that monotonic time; oldest first."""
+        self._ids[key] = offset
+        self._id_times.append(at)
+        self.size += ID_OVERHEAD
+
+    @property
+    def oldest_id(self) -> int:
+        """Offset from which on ids are remembered; 0 if that is not known."""
+        if not self.knows_ids:
+            return 0
+        return next(iter(self._ids.values()), self.head + 1)
+
+
+def stored_size(frame: bytes) -> int:
+    """Return with how many bytes the file counts a message."""
+    return len(frame) - {126: 4, 127: 10}.get(frame[1], 2) + MESSAGE_OVERHEAD
+
+
+@final
+class Stage:
+    """What one batch is about to add to a log: its offsets are used when it is stored, only.
+
+    Attributes:
+        head: offset of the last message, those to come included.
+        ended: whether the end is among them, or was there before.
+    """
+
+    def __init__(self, log: Tail) -> None:
+        self.head = log.head
+        self.ended = log.ended is not None
+        self._log = log
+        self._ids: dict[str, int] = {}
+
+    def add(self, message: Message, user: str, now: float) -> Draft | Receipt:
+        """Give `message` its place, or say which one it was given before.
+
+        Raises:
+            RequestError: `ended`.
+            ValueError: type, id or user have no UTF-8.
+        """
+        log, key = self._log, None
+        if message.id is not None:
+            key = id_key(user, message.id)
+            key.encode()  # halves of characters: a token's JSON may have them, a file may not
+            known = log.place_of(key, now) or self._ids.get(key)
+            if known is not None:
+                return Receipt(log.epoch, known, duplicate=True)
+        if self.ended:
+            raise log.refusal()
+        frame = log.encode(message, self.head + 1, now)
+        self.head += 1
+        if key is not None:
+            self._ids[key] = self.head
+        self.ended = message.type == MessageType.END
+        return Draft(log, message, key, self.head, frame)
+
+
+@final
+class Shelf:
+    """The logs in memory, all together within a limit, as far as they can give way.
+
+    Args:
+        limit: bytes; 0 is none.
+
+    Attributes:
+        size: bytes that all are counted with.
+        pinned: channels whose logs stay as they are: something is being done with them.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.size = 0
+        self.pinned: set[str] = set()
+        self._limit = limit
+        self._logs: OrderedDict[str, Tail] = OrderedDict()  # quiet for longest first
+
+    def __iter__(self) -> Iterator[Tail]:
+        return iter(self._logs.values())
+
+    def __len__(self) -> int:
+        return len(self._logs)
+
+    def get(self, channel: str) -> Tail | None:
+        """Return the channel's log, if it is in memory."""
+        return self._logs.get(channel)
+
+    def add(self, log: Tail) -> None:
+        """Take in a log; it is the newest."""
+        self._logs[log.channel] = log
+        self.count(log)
+
+    def touch(self, log: Tail) -> None:
+        """Count a log as the newest, and as large as it is now."""
+        self._logs.move_to_end(log.channel)
+        self.count(log)
+
+    def count(self, log: Tail) -> None:
+        """Count a log as large as it is now, and have others give way for it."""
+        self.size += log.size - log.counted
+        log.counted = log.size
+        if self._limit and self.size > self._limit:
+            self._shrink()
+
+    def unpin(self) -> None:
+        """Let go of all that is pinned: it may give way now."""
+        self.pinned = set()
+        if self._limit and self.size > self._limit:
+            self._shrink()
+
+    def discard(self, log: Tail) -> None:
+        """Forget a log; it can be loaded again."""
+        del self._logs[log.channel]
+        self.size -= log.counted
+
+    def _shrink(self) -> None:
+        """Get below the limit, the quietest first: a log that nobody watches goes, others give
+        up what can be read from the file. The newest stays.
+        """
+        for _ in range(min(_LOOKS, len(self._logs) - 1)):
+            if self.size <= self._limit:
+                return
+            log = next(iter(self._logs.values()))
+            self._logs.move_to_end(log.channel)  # out of the way of the next look
+            if log.channel in self.pinned:
+                continue
+            log.release()
+            self.size += log.size - log.counted
+            log.counted = log.size
+            if not log.watchers and log.filed == log.head:
+                self.discard(log)
