@@ -103,11 +103,15 @@ class Triows(Candidate):
     package = "triows"
     module = "triows_server"
 
-    def __init__(self) -> None:
+    def __init__(self, store: str = "memory://") -> None:
+        self.store = store
         self._upgrade = b""
         text = MARKER.decode().ljust(SIZE - len(b'{"text":""}'), "x")
         self._data = json.dumps({"text": text}, separators=(",", ":"))
         self._ids = [mask(b"%04d" % number) for number in range(10_000)]
+
+    def command(self, *, ping_interval: float = 0) -> list[str]:
+        return [*super().command(ping_interval=ping_interval), "--store", self.store]
 
     def _open(self) -> Script:
         if not self._upgrade:

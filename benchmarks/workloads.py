@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import gc
 import socket
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
 
 from benchmarks import load
-from benchmarks.candidates import MARKER, Candidate, Source
+from benchmarks.candidates import MARKER, Candidate, Source, Triows
 from benchmarks.frames import server_frame
 from benchmarks.load import Asker, Keeper, LoadError, Reader, read_message, send
 from benchmarks.opening import OPENING, close_all, connect, is_open, open_all
 from benchmarks.plan import Effort, Figures, Target, Workload
-from benchmarks.process import Server, running
+from benchmarks.process import ROOT, Server, running
 
 SUBSCRIBERS = 1000
 ASKERS = 100
+PUBLISHERS = 64  # with a store on disk
 STALLED = 100  # of the SUBSCRIBERS
 PING_INTERVAL = 20.0  # seconds, for those that are held for long
 KIB = 1024
@@ -137,14 +139,24 @@ def check_answer(candidate: Candidate, payload: bytes, offset: int) -> None:
         raise LoadError(f"the marker does not count this answer: {payload!r}")
 
 
-def publish(candidate: Candidate, effort: Effort, *, window: int) -> Figures:
+def publish(candidate: Candidate, effort: Effort, *, window: int, askers: int = ASKERS) -> Figures:
     """Answers a second over many connections, `window` requests under way on each."""
     with running(candidate.command()) as server:
-        clients = open_all(server.port, [candidate.asker()] * ASKERS)
+        clients = open_all(server.port, [candidate.asker()] * askers)
         try:
             return _publish(candidate, effort.seconds, window, server, clients)
         finally:
             close_all(clients)
+
+
+def durable(candidate: Candidate, effort: Effort, *, window: int) -> Figures:
+    """How fast 64 publishers are with a store on disk, as a part of that in memory."""
+    memory = publish(candidate, effort, window=window, askers=PUBLISHERS)
+    with tempfile.TemporaryDirectory(prefix=".store-", dir=ROOT) as place:
+        stored = Triows(f"sqlite:///{place}/bench.db")
+        disk = publish(stored, effort, window=window, askers=PUBLISHERS)
+    rates = {"memory_rate": memory["value"], "sqlite_rate": disk["value"]}
+    return {**disk, **rates, "value": disk["value"] / memory["value"]}
 
 
 def _publish(
@@ -300,6 +312,14 @@ WORKLOADS = [
         partial(publish, window=32),
         Target(at_least=1.5, rival="websockets"),
     ),
+    Workload(
+        "publish-64",
+        "× memory, sqlite",
+        partial(durable, window=1),
+        Target(at_least=0.5),
+        rivals=False,
+    ),
+    Workload("publish-64x32", "× memory, sqlite", partial(durable, window=32), rivals=False),
     Workload("storm", "connections/s", storm),
     Workload("idle-memory", "KiB/connection", idle_memory, Target(at_most=40)),
     Workload("idle-10000", "still up", idle_many, Target(at_least=10_000), rounds=1),

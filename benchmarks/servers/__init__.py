@@ -1,7 +1,7 @@
 """The servers that are measured, each a process of its own: `python -m benchmarks.servers.…`.
 
-Each takes `--ping-interval SECONDS` (0 is never) and, once it listens on a free port of
-127.0.0.1, writes that port as a line to stdout.
+Each takes `--ping-interval SECONDS` (0 is never), that of triows `--store URL` as well, and
+once it listens on a free port of 127.0.0.1, writes that port as a line to stdout.
 """
 
 from __future__ import annotations
@@ -9,11 +9,21 @@ from __future__ import annotations
 import argparse
 
 
+def store() -> str:
+    """Read the command line; return where channels are kept."""
+    return str(_arguments().store)
+
+
 def ping_interval() -> float:
     """Read the command line; return the seconds between two pings, 0 for none."""
+    return float(_arguments().ping_interval)
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--ping-interval", type=float, default=0)
-    return float(parser.parse_args().ping_interval)
+    parser.add_argument("--store", default="memory://")
+    return parser.parse_args()
 
 
 def announce(port: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 
 import triows
-from benchmarks.servers import announce, ping_interval
+from benchmarks.servers import announce, ping_interval, store
 
 SECRET = "the-benchmarks-have-no-secrets-at-all"
 
@@ -22,7 +22,7 @@ async def main(interval: float) -> None:
         handshakes_per_second_per_address=0,
         ping_interval=interval or NEVER,
     )
-    settings = triows.Settings(limits=limits)
+    settings = triows.Settings(limits=limits, store=store())
     auth = triows.JWTAuth(SECRET)
     async with triows.open_server(auth=auth, host="127.0.0.1", port=0, settings=settings) as server:
         announce(server.port)
