@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,11 +11,17 @@ import trio
 import trio.testing
 
 import triows
-from triows.frames import mask
+from triows.conformance.raw import BINARY as BINARY
+from triows.conformance.raw import CLOSE as CLOSE
+from triows.conformance.raw import PING as PING
+from triows.conformance.raw import PONG as PONG
+from triows.conformance.raw import TEXT as TEXT
+from triows.conformance.raw import Socket
+from triows.conformance.raw import frame as frame
+from triows.conformance.raw import request_head as request_head
 
 SECRET = "a secret for tests, of 32 bytes and more"
 Nursery = trio.Nursery
-TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 ALL: dict[str, Any] = {name: ["*"] for name in ("subscribe", "publish", "command", "presence")}
 
 
@@ -36,54 +40,14 @@ async def memory_server(**options: Any) -> AsyncIterator[triows.Server]:
         yield server
 
 
-def frame(payload: bytes | str, opcode: int = TEXT, *, fin: bool = True) -> bytes:
-    """Return a masked frame, as a client sends it."""
-    data = payload.encode() if isinstance(payload, str) else payload
-    first = bytes(((0x80 if fin else 0) | opcode,))
-    if len(data) < 126:
-        head = first + bytes((0x80 | len(data),))
-    elif len(data) < 65536:
-        head = first + b"\xfe" + len(data).to_bytes(2, "big")
-    else:
-        head = first + b"\xff" + len(data).to_bytes(8, "big")
-    key = os.urandom(4)
-    return head + key + mask(data, key)
-
-
-def request_head(
-    bearer: str | None = None, *, path: str = "/ws", headers: dict[str, str] | None = None
-) -> bytes:
-    """Return the head of an opening handshake; a header set to '' is left out."""
-    fields = {
-        "Host": "localhost:8080",
-        "Upgrade": "websocket",
-        "Connection": "Upgrade",
-        "Sec-WebSocket-Version": "13",
-        "Sec-WebSocket-Key": base64.b64encode(os.urandom(16)).decode(),
-    }
-    if bearer is not None:
-        fields["Authorization"] = f"Bearer {bearer}"
-    fields.update(headers or {})
-    lines = [f"GET {path} HTTP/1.1", *(f"{k}: {v}" for k, v in fields.items() if v)]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n"
-
-
 def plain_head(path: str, method: str = "GET", bearer: str | None = None) -> bytes:
     """Return the head of a request that opens no WebSocket."""
     extra = f"Authorization: Bearer {bearer}\r\n" if bearer else ""
     return f"{method} {path} HTTP/1.1\r\nHost: localhost:8080\r\n{extra}\r\n".encode()
 
 
-class Peer:
+class Peer(Socket):
     """A client that does exactly what a test says, well-behaved or not."""
-
-    def __init__(self, stream: trio.abc.Stream) -> None:
-        self.stream = stream
-        self._buffer = b""
-
-    async def send(self, data: bytes) -> None:
-        """Send raw bytes."""
-        await self.stream.send_all(data)
 
     async def say(self, type: str, **fields: Any) -> None:
         """Send one message."""
@@ -108,30 +72,6 @@ class Peer:
                 found.append(await self.hear())
         return found
 
-    async def receive(self) -> tuple[int, bytes]:
-        """Return the next frame: opcode and payload; (CLOSE, b"") at the end of the stream."""
-        while not (found := self._cut()):
-            data = await self._more()
-            if not data:
-                return CLOSE, b""
-            self._buffer += data
-        return found
-
-    async def response(self) -> tuple[int, dict[str, str], Any]:
-        """Return an HTTP answer: status, headers, and the body as JSON (None without one)."""
-        while b"\r\n\r\n" not in self._buffer:
-            data = await self._more()
-            assert data, f"the server hung up after {self._buffer!r}"
-            self._buffer += data
-        head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
-        first, *lines = head.decode().split("\r\n")
-        headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in lines)}
-        size = int(headers.get("content-length", 0))
-        while len(self._buffer) < size:
-            self._buffer += await self._more()
-        body, self._buffer = self._buffer[:size], self._buffer[size:]
-        return int(first.split()[1]), headers, json.loads(body) if body else None
-
     async def close_code(self, *, stay: bool = False) -> int:
         """Read on until the server closes; return its code (1006 without a close frame).
 
@@ -143,28 +83,6 @@ class Peer:
                 if not stay:
                     await trio.aclose_forcefully(self.stream)
                 return int.from_bytes(payload[:2], "big") if payload else 1006
-
-    async def _more(self) -> bytes:
-        try:
-            data = bytes(await self.stream.receive_some(65536))
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            data = b""
-        if not data:
-            await trio.aclose_forcefully(self.stream)
-        return data
-
-    def _cut(self) -> tuple[int, bytes] | None:
-        data = self._buffer
-        if len(data) < 2:
-            return None
-        size, at = data[1], 2
-        if size > 125:
-            at = 4 if size == 126 else 10
-            size = int.from_bytes(data[2:at], "big")
-        if len(data) < at + size:
-            return None
-        self._buffer = data[at + size :]
-        return data[0] & 0x0F, data[at : at + size]
 
 
 def dial(

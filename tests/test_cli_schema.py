@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support_protocol import PLACE
 from triows.cli.app import run_app
+from triows.conformance.vectors import PLACE
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator, Draft202012Validator
 
-from tests.support_protocol import CASES, PLACE
+from tests.support_protocol import CASES
 from triows import requests
 from triows.codec import decode, decode_data
 from triows.config import LogLimits
+from triows.conformance.vectors import PLACE
 from triows.errors import ErrorCode, RequestError
 from triows.logs import Log
 from triows.messages import PUBLISHED, MessageType, check_channel
