@@ -11,12 +11,12 @@ import attrs
 import trio
 
 import triows
-from triows.conformance import checks as checks
+from triows.conformance.checks import CHECKS
 from triows.conformance.live import LiveStage, reason_to_leave_out
 from triows.conformance.matcher import Mismatch
 from triows.conformance.player import Player
 from triows.conformance.report import Outcome, Report, Result
-from triows.conformance.rig import CHECKS, Check, LeftOut, Rig
+from triows.conformance.rig import Check, LeftOut, Rig
 from triows.conformance.target import Target
 from triows.conformance.vectors import Case, load_cases, load_tokens
 from triows.errors import ConfigError

@@ -14,7 +14,7 @@ from triows.conformance.matcher import Mismatch, show
 from triows.conformance.talk import Talk
 from triows.conformance.target import Target
 
-_SECONDS_WORTH: Final = 4  # of messages that a check may have to wait for
+_SECONDS_WORTH: Final = 2  # of messages that a check may have to wait for
 
 
 class LeftOut(Exception):
@@ -127,7 +127,7 @@ class Check:
 
 Make = Callable[[Rig], Awaitable[None]]
 CHECKS: Final[dict[str, Check]] = {}
-"""Every check that was imported, by name."""
+"""Every check, by name; import it from `checks`, which makes them."""
 
 
 def check(section: str) -> Callable[[Make], Make]:

@@ -12,3 +12,4 @@ from triows.conformance.checks import (  # noqa: I001 the last one looks back at
     once as once,
     advice as advice,
 )
+from triows.conformance.rig import CHECKS as CHECKS
