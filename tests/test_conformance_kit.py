@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -284,6 +286,23 @@ async def test_nobody_there(tmp_path: Path) -> None:
     run = await kit(url, tmp_path, "--only", "ping: plain")
     assert (run.status, run.err) == (1, "")
     assert "no connection to 127.0.0.1" in run.failed[0]
+
+
+async def test_nobody_reads_on() -> None:
+    """As with `| head`: an end without a traceback."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    arguments = ["ws://127.0.0.1:1/ws", "--token", "ann=a", "--only", "ping"]
+    try:
+        run = await trio.run_process(
+            [sys.executable, "-m", "triows.conformance", *arguments],
+            stdout=writing,
+            capture_stderr=True,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert (run.returncode, run.stderr) == (1, b"")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Final
@@ -74,21 +75,29 @@ def main(arguments: list[str]) -> int:
     options = _parse(arguments)
     report = Report()
     try:
-        target = Target.parse(options.url, options.patience)
-        tokens = Tokens.read(options.secret_file, _named(options.token))
-        tokens.fresh()
-        trio.run(run, target, tokens, options.only, report)
-        if options.json is not None:
-            report.write(options.json, options.url)
+        try:
+            _run(options, report)
+        finally:
+            if report.results:
+                print(report.summary(), flush=True)
+    except BrokenPipeError:  # nobody reads on, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (ConfigError, OSError) as error:
         print(f"triows.conformance: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
-    finally:
-        if report.results:
-            print(report.summary())
     return int(report.failed)
+
+
+def _run(options: argparse.Namespace, report: Report) -> None:
+    target = Target.parse(options.url, options.patience)
+    tokens = Tokens.read(options.secret_file, _named(options.token))
+    tokens.fresh()
+    trio.run(run, target, tokens, options.only, report)
+    if options.json is not None:
+        report.write(options.json, options.url)
 
 
 if __name__ == "__main__":
