@@ -1,0 +1,11 @@
+"""Where the tests are run from does not show in them."""
+
+from __future__ import annotations
+
+import signal
+
+# A shell that starts a job in the background, or nohup, has it ignore these, and what we start
+# would inherit that: no Ctrl-C would reach a command under test.
+for _number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.SIG_DFL)
