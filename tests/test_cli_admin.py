@@ -18,6 +18,8 @@ from tests.support_client import CHANNEL, cli, connected, read
 from triows.cli.app import app
 from triows.cli.units import ago, amount, size
 
+pytestmark = pytest.mark.slow
+
 ADMIN = token("root", admin=True)
 
 

@@ -16,6 +16,8 @@ import triows
 from triows.cli import terminal
 from triows.cli.run import run_command
 
+pytestmark = pytest.mark.slow
+
 
 class _Published:
     """Keeps what `run_command` publishes."""

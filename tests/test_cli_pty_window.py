@@ -14,6 +14,8 @@ from tests.support import SECRET, token
 from tests.support_client import cli, read_all
 from tests.support_terminal import Window, window, window_of
 
+pytestmark = pytest.mark.slow
+
 CHANNEL = "session:7"
 
 

@@ -13,6 +13,8 @@ import triows
 from tests.support import SECRET, token
 from tests.support_client import cli, read_all
 
+pytestmark = pytest.mark.slow
+
 CHANNEL = "session:7"
 
 

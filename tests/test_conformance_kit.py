@@ -21,6 +21,8 @@ from tests.support_conformance import Lie, Sent, bare_kit, kit, lie_about, liste
 from triows.conformance.checks import CHECKS
 from triows.conformance.vectors import load_cases
 
+pytestmark = pytest.mark.slow
+
 Message = dict[str, Any]
 
 
