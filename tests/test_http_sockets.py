@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 import trustme
 
 import triows
@@ -82,7 +83,7 @@ async def test_cancelling_does_not_wait_for_readers(path: str) -> None:
                 stream = await trio.open_tcp_stream("127.0.0.1", server.port)
                 await stream.send_all(head_of("GET", path))
                 assert await stream.receive_some(10)
-                await trio.sleep(0.2)
+                await trio.testing.wait_all_tasks_blocked(0.01)  # its socket is full
                 scope.cancel()
     await stream.aclose()
 
