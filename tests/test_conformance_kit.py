@@ -339,3 +339,24 @@ def test_every_check_says_what_it_shows() -> None:
     assert len(runs) == len(CHECKS) > 25
     assert all(run.__doc__ for run in runs)
     assert not CHECKS.keys() & load_cases().keys()
+
+
+async def test_a_server_that_was_held_up_is_asked_again(tmp_path: Path) -> None:
+    """It may read at once what was sent over seconds, and find that too fast."""
+    refused = 0
+
+    def refuse(message: dict[str, Any]) -> list[dict[str, Any]]:
+        nonlocal refused
+        if message["type"] != "ack" or refused == 3:
+            return [message]
+        refused += 1
+        data = {"code": "rate_limited", "message": "", "retry": True, "retry_after": 0.003}
+        return [{**message, "type": "error", "data": data}]
+
+    async with (
+        triows.open_server(auth=triows.JWTAuth(SECRET), port=0) as server,
+        lying(server.url, lie_about(refuse)) as url,
+    ):
+        run = await kit(url, tmp_path, "--only", "once")
+    assert refused == 3
+    assert run.summary == "2 passed, 0 failed, 0 left out"
