@@ -24,7 +24,7 @@ async def echo(transport: Transport) -> None:
     try:
         async with trio.open_nursery() as nursery:
             head = await read_head(transport)
-            await wire.accept(nursery, head.raw, head.rest, None)
+            await wire.accept(nursery, head.header("sec-websocket-key"), head.rest, None)
             close = Close(CloseCode.NORMAL)
             try:
                 while True:

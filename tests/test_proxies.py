@@ -38,7 +38,7 @@ def test_last_address_that_no_trusted_proxy_has(address: str, forwarded: str, pe
     ours, _ = trio.testing.memory_stream_pair()
     transport = Transport(ours, address)
     headers = {"x-forwarded-for": forwarded} if forwarded else {}
-    head = Head("GET", "1.1", "/ws", "", headers, b"", b"")
+    head = Head("GET", "1.1", "/ws", "", headers, b"")
     Proxies(TRUSTED).tell(transport, head)
     assert (transport.peer, transport.address) == (peer, address)
     Proxies(()).tell(transport, head)

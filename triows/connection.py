@@ -102,13 +102,13 @@ class Connection:
 
     # The nursery
 
-    async def run(self, head: bytes, rest: bytes, subprotocol: str | None) -> None:
+    async def run(self, key: str, rest: bytes, subprotocol: str | None) -> None:
         """Serve the connection to its end; never raises anything but Cancelled.
 
         Cancelled, it tries to say 1001 without waiting and closes the stream by force.
 
         Args:
-            head: the request's head, checked before.
+            key: the opening handshake's, checked before.
             rest: what came after the head already.
             subprotocol: the one to agree on, or None.
         """
@@ -116,10 +116,10 @@ class Connection:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.outgoing.run)
                 with trio.move_on_after(self._services.limits.handshake_timeout):
-                    await self._wire.accept(nursery, head, rest, subprotocol)
+                    await self._wire.accept(nursery, key, rest, subprotocol)
                     self._state = "open"
                     self.outgoing.open(self._session.greeting() if self.identity else None)
-                del head, rest  # nobody needs them any more
+                del key, rest  # nobody needs them any more
                 if self._state == "open":
                     await self._be_live()
                     await self._say_goodbye()

@@ -192,8 +192,8 @@ class Server:
                 assert self._doors is not None
                 await self._doors.serve(transport, upgrade)
             elif upgrade is not None:
-                opening = admitted[0].run(upgrade.head, upgrade.rest, upgrade.subprotocol)
-                del upgrade, admit  # a kilobyte that nobody needs while the connection lives
+                opening = admitted[0].run(upgrade.key, upgrade.rest, upgrade.subprotocol)
+                del upgrade, admit  # nobody needs them while the connection lives
                 await opening
         except Exception:
             logger.exception("serving a connection of %s failed", transport.peer)

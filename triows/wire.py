@@ -100,17 +100,17 @@ class Wire:
         self._websocket: trio_websocket.WebSocketConnection | None = None
 
     async def accept(
-        self, nursery: trio.Nursery, head: bytes, rest: bytes, subprotocol: str | None
+        self, nursery: trio.Nursery, key: str, rest: bytes, subprotocol: str | None
     ) -> None:
         """Answer the opening handshake (RFC 6455 section 4.2).
 
         Args:
             nursery: runs trio-websocket's task; its errors come out there.
-            head: the request's head, checked before.
+            key: the client's `Sec-WebSocket-Key`, checked before.
             rest: what came after the head already.
             subprotocol: one of those the client offered, or None.
         """
-        nursery.start_soon(self._control.feed, head)
+        nursery.start_soon(self._control.feed, _opening(key, subprotocol))
         request = await trio_websocket.wrap_server_stream(nursery, self._control)
         self._websocket = await request.accept(subprotocol=subprotocol)
         self._inbox = iter(self._reader.feed(rest))
@@ -213,6 +213,19 @@ class Wire:
                 self._control.end()
                 return
             self._inbox = iter(self._reader.feed(data))
+
+
+def _opening(key: str, subprotocol: str | None) -> bytes:
+    """Return the head that trio-websocket reads: what was checked of the peer's, no more.
+
+    The peer's own has been read already; a token, a cookie or a header that only one of two
+    readers understands does not get any further.
+    """
+    protocol = f"Sec-WebSocket-Protocol: {subprotocol}\r\n" if subprotocol else ""
+    return (
+        "GET /ws HTTP/1.1\r\nHost: triows\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n{protocol}\r\n"
+    ).encode()
 
 
 def _is_utf8(payload: bytes) -> bool:

@@ -43,12 +43,13 @@ class Upgrade:
     """A WebSocket to be served.
 
     Attributes:
-        head, rest: see `Head`.
+        key: what the handshake is answered with (RFC 6455 section 4.2.2).
+        rest: what came after the head already.
         subprotocol: the one to agree on, or None.
         identity: whose token came with it; None if an `auth` message is to come.
     """
 
-    head: bytes
+    key: str
     rest: bytes
     subprotocol: str | None
     identity: Identity | None
@@ -161,7 +162,7 @@ class Front:
             # With the subprotocol agreed on, an `auth` message may follow: browsers cannot
             # send headers, and some would rather not put a token into a subprotocol.
             raise AuthError("no token: send one as `Authorization: Bearer <token>`")
-        return Upgrade(head.raw, head.rest, subprotocol, identity)
+        return Upgrade(head.header("sec-websocket-key"), head.rest, subprotocol, identity)
 
     def _resource(self, head: Head) -> Any:
         resource = self._public.get(head.path)

@@ -48,7 +48,6 @@ class Head:
         path: without the query.
         query: what followed the `?`, undecoded.
         headers: by lower-case name; several of one name are joined with a comma.
-        raw: the head as it came.
         rest: bytes that came after it already.
     """
 
@@ -57,7 +56,6 @@ class Head:
     path: str
     query: str
     headers: Mapping[str, str]
-    raw: bytes
     rest: bytes
 
     def header(self, name: str) -> str:
@@ -131,7 +129,7 @@ def _parse(raw: bytes, rest: bytes) -> Head:
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     path, query = _split(request.target.decode())
     method, version = request.method.decode(), request.http_version.decode()
-    return Head(method, version, path, query, headers, raw, rest)
+    return Head(method, version, path, query, headers, rest)
 
 
 def _split(target: str) -> tuple[str, str]:
