@@ -1,11 +1,14 @@
-"""triows, with the limits on how much one peer may do taken off, else with its defaults."""
+"""triows as `triows serve` runs it, with the limits on how much one peer may do taken off."""
 
 from __future__ import annotations
+
+import gc
 
 import trio
 
 import triows
 from benchmarks.servers import announce, ping_interval, store
+from triows.cli.serve import COLLECT_EVERY
 
 SECRET = "the-benchmarks-have-no-secrets-at-all"
 
@@ -25,6 +28,8 @@ async def main(interval: float) -> None:
     settings = triows.Settings(limits=limits, store=store())
     auth = triows.JWTAuth(SECRET)
     async with triows.open_server(auth=auth, host="127.0.0.1", port=0, settings=settings) as server:
+        gc.freeze()
+        gc.set_threshold(COLLECT_EVERY, 10, 10)
         announce(server.port)
         await trio.sleep_forever()
 
