@@ -19,6 +19,8 @@ from typing import Final
 
 import trio
 import trio_websocket
+from wsproto import ConnectionType
+from wsproto.handshake import H11Handshake
 
 from triows.config import Limits
 from triows.errors import Close, CloseCode, ConnectionClosed, TriowsError
@@ -27,6 +29,9 @@ from triows.transport import Transport
 
 SUBPROTOCOL: Final = "triows.v1"
 MAX_REASON: Final = 123  # bytes of a close reason (RFC 6455 section 5.5)
+
+_SPENT: Final = H11Handshake(ConnectionType.SERVER)
+"""Stands in for every handshake that is over: wsproto goes on asking it for events."""
 
 Output = Callable[[bytes], Awaitable[None]]
 """Sends bytes of the control plane, whole, between two frames; returns when they are sent."""
@@ -41,32 +46,40 @@ class PeerError(TriowsError):
 
 
 class _ControlStream(trio.abc.Stream):
-    """What trio-websocket takes for its socket."""
+    """What trio-websocket takes for its socket.
+
+    Two events and what waits between them: a memory channel would cost each idle connection
+    2 KiB more.
+    """
 
     def __init__(self, output: Output) -> None:
         self._output = output
+        self._given = b""  # handed over, not taken yet
+        self._arrived = trio.Event()
         self._wants_more = trio.Event()
-        self._put, self._get = trio.open_memory_channel[bytes](0)
+        self._ended = False
 
     async def feed(self, data: bytes) -> None:
         """Hand over bytes; returns when they were answered and more are asked for."""
-        self._wants_more = trio.Event()
-        try:
-            await self._put.send(data)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+        if self._ended:
             return
+        self._wants_more = trio.Event()
+        self._given += data
+        self._arrived.set()
         await self._wants_more.wait()
 
     def end(self) -> None:
-        """Say that the peer will send nothing more."""
-        self._put.close()
+        """Say that nothing more will come."""
+        self._ended = True
+        self._arrived.set()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         self._wants_more.set()
-        try:
-            return await self._get.receive()
-        except (trio.EndOfChannel, trio.ClosedResourceError):
-            return b""
+        await self._arrived.wait()
+        data, self._given = self._given, b""
+        if not self._ended:
+            self._arrived = trio.Event()
+        return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await self._output(bytes(data))
@@ -75,8 +88,8 @@ class _ControlStream(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
 
     async def aclose(self) -> None:
+        self.end()
         self._wants_more.set()
-        self._get.close()
         await trio.lowlevel.checkpoint()
 
 
@@ -113,6 +126,8 @@ class Wire:
         nursery.start_soon(self._control.feed, _opening(key, subprotocol))
         request = await trio_websocket.wrap_server_stream(nursery, self._control)
         self._websocket = await request.accept(subprotocol=subprotocol)
+        # 3 KiB that say nothing any more: both heads, and what has parsed them.
+        self._websocket._wsproto.handshake = _SPENT
         self._inbox = iter(self._reader.feed(rest))
 
     async def receive(self) -> list[Frame]:
