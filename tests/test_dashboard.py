@@ -292,3 +292,20 @@ def test_theme_is_chosen_and_kept(dashboard: Dashboard) -> None:
     dashboard.press("Theme: light")
     assert dashboard.run(paper) == dark
     dashboard.set_theme("light")
+
+
+def test_sessions_after_a_restart(browser: Chrome, tmp_path: Path) -> None:
+    """With a store on disk, sessions of before are listed, each in its state."""
+    flags = ("--store", f"sqlite:///{tmp_path / 'store.db'}")
+    with serving(tmp_path, *flags) as first:
+        first.log("session:over", "one", "two")
+        first.end("session:over", exit_code=2)
+        first.log("session:quiet", "one")
+    with serving(tmp_path, *flags) as second:
+        opened = Dashboard(browser, second.url)
+        opened.open()
+        opened.see(".summary", "3 channels")
+        opened.see("tr", "session:over")
+        opened.see("tr:has([href='#/log/session:over']) .badge", "exit 2")
+        opened.see("tr:has([href='#/log/session:over'])", "3")
+        opened.see("tr:has([href='#/log/session:quiet']) .badge", "quiet")

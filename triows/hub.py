@@ -184,6 +184,11 @@ class Hub:
         subscription.log.watchers -= 1
         subscription.subscriber.stale.pop(subscription, None)
 
+    def count(self, channel: str) -> int:
+        """Return how many watch `channel` in this process."""
+        topic = self._topics.get(channel)
+        return len(topic.subscriptions) if topic else 0
+
     def subscribers(self, channel: str) -> list[Subscriber]:
         """Return who watches `channel` in this process, longest first."""
         topic = self._topics.get(channel)

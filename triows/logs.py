@@ -121,6 +121,11 @@ class Log:
         self._id_times: deque[float] = deque()  # when each of them was given
 
     @property
+    def kept_bytes(self) -> int:
+        """Bytes of all that is kept of it, in memory or not, as the engine counts them."""
+        return self.size
+
+    @property
     def position(self) -> Position:
         """Where the log stands: the position of its newest message."""
         return Position(self.epoch, self.head)

@@ -91,8 +91,8 @@ class ServerStatistics:
     Attributes:
         connections: open now, those still opening and event streams included.
         opened: connections ever; so closed, by close code, and refused, by HTTP status.
-        channels: logs held in memory.
-        log_bytes: what they are counted with.
+        channels: logs held in memory; with a store on disk, those in use.
+        log_bytes: what they are counted with, in memory.
         published: messages published since the start, by clients and by the application.
         draining: whether it takes no new connections any more.
         received_messages, received_bytes, delivered, sent_bytes: see `Traffic`; of all

@@ -6,11 +6,13 @@ round trip or one fsync serves all that gathered. The engine in memory completes
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
 
+import attrs
 import trio
 
 from triows.errors import RequestError
@@ -22,6 +24,42 @@ Done = Callable[[Message, Receipt | RequestError], None]
 
 Tell = Callable[[Log], None]
 """Told that a log has grown; never waits, never raises."""
+
+
+@attrs.frozen
+class ChannelState:
+    """How a channel stands.
+
+    Attributes:
+        channel: its name.
+        epoch, head, earliest, ended: as of its `Log`.
+        bytes: of what is kept of it, as the engine counts them.
+        opened_at, touched_at: when it was made, and its newest message; seconds since 1970.
+    """
+
+    channel: str
+    epoch: str
+    head: int
+    earliest: int
+    ended: bytes | None
+    bytes: int
+    opened_at: float
+    touched_at: float
+
+    @classmethod
+    def of(cls, log: Log) -> Self:
+        """Return how the channel of a log in memory stands."""
+        passed = time.time() - trio.current_time()  # from monotonic time to that of the calendar
+        return cls(
+            log.channel,
+            log.epoch,
+            log.head,
+            log.earliest,
+            log.ended,
+            log.kept_bytes,
+            passed + log.opened,
+            passed + log.touched,
+        )
 
 
 class Bus(ABC):
@@ -81,6 +119,21 @@ class Bus(ABC):
     @abstractmethod
     def logs(self) -> Iterable[Log]:
         """Return the logs this process holds."""
+
+    @abstractmethod
+    async def channels(self, prefix: str, after: str, limit: int) -> list[ChannelState]:
+        """Return how the channels stand that the engine keeps, in memory or not, by name.
+
+        Those that nothing was published to are named only while somebody watches them, if at all.
+
+        Args:
+            prefix: only names that begin so; ASCII, as all names are.
+            after: only names after this one.
+            limit: at most so many; there are fewer only if there are no more.
+
+        Raises:
+            RequestError: `unavailable`, it cannot be read now.
+        """
 
     @abstractmethod
     async def run(self) -> None:

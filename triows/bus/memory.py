@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Final, final
 
 import trio
 
-from triows.bus import Bus, Done, Tell
+from triows.bus import Bus, ChannelState, Done, Tell
 from triows.config import LogLimits
 from triows.errors import RequestError
 from triows.logs import Log, Slice
 from triows.messages import Message
 
 SWEEP_INTERVAL: Final = 10  # seconds between two looks for messages that grew too old
+_AT_ONCE: Final = 1000  # names looked at before others get a turn
 
 
 @final
@@ -69,6 +71,16 @@ class MemoryBus(Bus):
     def logs(self) -> Iterable[Log]:
         """Return all logs, quiet for longest first."""
         return self._logs.values()
+
+    async def channels(self, prefix: str, after: str, limit: int) -> list[ChannelState]:
+        """Return how the channels stand, by name; those only asked for are among them."""
+        found: list[tuple[str, Log]] = []
+        for number, (name, log) in enumerate(list(self._logs.items()), 1):
+            if not number % _AT_ONCE:
+                await trio.lowlevel.checkpoint()
+            if name > after and name.startswith(prefix):
+                found.append((name, log))
+        return [ChannelState.of(log) for _, log in heapq.nsmallest(limit, found)]
 
     async def run(self) -> None:
         """Give up messages that grew too old, until cancelled."""

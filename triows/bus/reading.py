@@ -6,10 +6,11 @@ import sqlite3
 from bisect import bisect_left
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any, Final, NamedTuple, final
+from typing import Any, Final, NamedTuple, TypeAlias, final
 
 import msgspec
 
+from triows.bus import ChannelState
 from triows.bus.database import Bounds, ChannelRow
 from triows.logs import MAX_IDS
 
@@ -117,6 +118,23 @@ class Reader:
             return []  # the oldest were given up between the two looks
         return [joined[at:end] for at, end in pairwise([0, *ends[:count]])]
 
+    def channels(self, prefix: str, after: str, limit: int) -> list[ChannelState]:
+        """Return how the channels stand that are stored, by name, without what is not filed yet."""
+        found = self._one(
+            _CHANNELS_BY_NAME,
+            max(prefix, after + "\0"),  # the first name that is wanted, if there is one of it
+            prefix + "\x7f",  # names have characters below that one only
+            limit,
+        )[0]
+        rows = msgspec.json.decode(found, type=list[_Row])
+        return [
+            ChannelState(
+                name, epoch, head, earliest, None if ended is None else ended.encode(), size,
+                opened / 1e6, touched / 1e6,
+            )
+            for name, epoch, head, earliest, ended, size, opened, touched in rows
+        ]  # fmt: skip
+
     def overdue(self, after: int, bounds: Bounds, dead: int) -> Overdue:
         """Look through the next channels after number `after` for what is out of bounds.
 
@@ -138,6 +156,12 @@ class Reader:
         return self._connection.execute(sql, values).fetchone()
 
 
+_Row: TypeAlias = tuple[str, str, int, int, str | None, int, int, int]
+_CHANNELS_BY_NAME: Final = """
+SELECT json_group_array(json_array(
+    name, epoch, head, earliest, CAST(ended AS TEXT), bytes, opened_at, touched_at
+)) FROM (SELECT * FROM channels WHERE name >= ? AND name < ? ORDER BY name LIMIT ?)
+"""
 _OVERDUE: Final = """
 SELECT json_group_array(name) FROM channels AS c WHERE id > ?1 AND id <= ?2 AND (
     (?3 > 0 AND head - earliest + 1 > ?3)

@@ -21,8 +21,9 @@ from typing import Final, NamedTuple, Self, TypeAlias, final
 
 import trio
 
-from triows.bus import Bus, Done, Tell
+from triows.bus import Bus, ChannelState, Done, Tell
 from triows.bus.database import ChannelRow, Database, MessageRow
+from triows.bus.listing import list_channels
 from triows.bus.loader import Loader
 from triows.bus.retention import Retention
 from triows.bus.store import RETRY_AFTER, Store, WallClock
@@ -188,6 +189,10 @@ class SQLiteBus(Bus):
     def logs(self) -> Iterable[Log]:
         """Return the logs in memory, quiet for longest first."""
         return self._shelf
+
+    async def channels(self, prefix: str, after: str, limit: int) -> list[ChannelState]:
+        """Return how the channels stand, by name; waits for the disk."""
+        return await list_channels(self._store, self._shelf, prefix, after, limit)
 
     async def run(self) -> None:
         """Store what is submitted, and give up what the limits do not cover, until cancelled."""

@@ -65,6 +65,11 @@ class Tail(Log):
         self.opened_at = 0
         self.counted = 0
 
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of all its messages in the file."""
+        return self.stored_bytes
+
     def keep(self, message: Message, key: str | None, frame: bytes, now: float) -> None:
         """Keep the message of the next offset: it is on the disk."""
         super().keep(message, key, frame, now)

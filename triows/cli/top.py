@@ -102,8 +102,8 @@ def _headline(before: Snapshot, now: Snapshot) -> Text:
     state = "draining" if now.statistics["draining"] else "serving"
     return Text(
         f"{state}: {amount(now.statistics['connections'])} connections, "
-        f"{amount(now.statistics['channels'])} channels, "
-        f"{size(now.statistics['log_bytes'])} of logs, "
+        f"{amount(now.statistics['channels'])} channels with "
+        f"{size(now.statistics['log_bytes'])} of logs in memory, "
         f"{amount(published / seconds)} messages/s, {amount(delivered / seconds)} deliveries/s",
         style="bold",
     )

@@ -7,7 +7,7 @@ from typing import Final
 
 from starlette.responses import Response
 
-from triows.http import administering, history, publishing
+from triows.http import administering, channels, history, publishing
 from triows.http.call import Call
 from triows.http.events import events
 
@@ -18,9 +18,9 @@ HANDLERS: Final[Mapping[str, Handler]] = {
     "history": history.history,
     "events": events,
     "end": publishing.end,
-    "presence": history.presence,
-    "channels": history.channels,
-    "channel": history.channel,
+    "presence": channels.presence,
+    "channels": channels.channels,
+    "channel": channels.channel,
     "connections": administering.connections,
     "connection": administering.connection,
     "disconnect": administering.disconnect,

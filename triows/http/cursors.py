@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-import msgspec
-
 from triows.codec import decode
 from triows.errors import ErrorCode, RequestError
 from triows.frames import frame_payload
@@ -55,8 +53,3 @@ def read_gap(frame: bytes) -> dict[str, Any]:
     """Return what the frame of a gap says."""
     gap: dict[str, Any] = decode(frame_payload(frame)).data
     return gap
-
-
-def ended(log: Log) -> msgspec.Raw | None:
-    """Return what `end` said, or None while the log is open."""
-    return None if log.ended is None else msgspec.Raw(log.ended)

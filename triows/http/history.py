@@ -1,30 +1,26 @@
-"""What channels hold: pages of their logs, and the channels themselves."""
+"""What channels hold: pages of their logs."""
 
 from __future__ import annotations
 
-import heapq
 import time
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import trio
 from starlette.responses import Response
 
-from triows.auth import Action
 from triows.errors import ErrorCode, RequestError
 from triows.http.answers import answer, empty
 from triows.http.call import Call
-from triows.http.cursors import ended, start, write_cursor
+from triows.http.channels import outline
+from triows.http.cursors import start, write_cursor
 from triows.http.head import PeerGone
 from triows.http.static import has_etag
 from triows.http.waiter import Waiter
 from triows.logs import Log
-from triows.messages import Patterns
 
 PAGE_BYTES: Final = 1024 * 1024  # of messages in one answer
-MAX_PRESENT: Final = 1000  # connections named in one answer to `presence`
 _PAGE: Final = 100  # messages in one answer, unless more are asked for
-_AT_ONCE: Final = 1000  # channels looked at before others get a turn
 
 
 async def history(call: Call) -> Response:
@@ -51,18 +47,8 @@ async def history(call: Call) -> Response:
     if gap is None and has_etag(call.head, headers["ETag"]):
         return empty(304, headers)
     messages = [msgspec.Raw(text) for text in texts]
-    found = {**_outline(log), "messages": messages, "cursor": position, "gap": gap}
+    found = {**outline(log), "messages": messages, "cursor": position, "gap": gap}
     return answer(found, headers=headers)
-
-
-def _outline(log: Log) -> dict[str, object]:
-    return {
-        "channel": log.channel,
-        "epoch": log.epoch,
-        "offset": log.head,
-        "earliest": log.earliest,
-        "ended": ended(log),
-    }
 
 
 async def _following(call: Call, log: Log, cursor: int) -> tuple[int, list[bytes]]:
@@ -121,72 +107,3 @@ async def _wait(call: Call, log: Log, cursor: int, seconds: float) -> None:
         hub.unsubscribe(subscription)
     if waiter.gone:
         raise PeerGone
-
-
-# Channels
-
-
-def describe(log: Log) -> dict[str, object]:
-    """Return how a channel stands."""
-    passed = time.time() - trio.current_time()  # from monotonic time to that of the calendar
-    return {
-        **_outline(log),
-        "bytes": log.size,
-        "viewers": log.watchers,
-        "opened_at": passed + log.opened,
-        "touched_at": passed + log.touched,
-    }
-
-
-async def channel(call: Call) -> Response:
-    """Answer how one channel stands."""
-    return answer(describe(await call.log()))
-
-
-async def channels(call: Call) -> Response:
-    """Answer with the channels that may be watched, in the order of their names."""
-    pattern = call.query.get("pattern")
-    wanted = None if pattern is None else Patterns.parse((pattern,))
-    after, limit = call.query.get("after", ""), call.query.get("limit", _PAGE)
-    logs: list[Log] = []
-    for number, log in enumerate(list(call.rooms.services.bus.logs()), 1):
-        if not number % _AT_ONCE:
-            await trio.lowlevel.checkpoint()
-        if log.channel > after and (wanted is None or wanted.match(log.channel)):
-            logs.append(log)
-    found = await _allowed(call, logs, limit)
-    call.check_again()
-    more = len(found) > limit
-    page: dict[str, Any] = {
-        "channels": [describe(log) for log in found[:limit]],
-        "next": found[limit - 1].channel if more else None,
-    }
-    return answer(page)
-
-
-async def _allowed(call: Call, logs: list[Log], limit: int) -> list[Log]:
-    """Return the first of `logs` that may be watched, by name: at most one more than `limit`."""
-    application = call.rooms.services.application
-    if application.authorizer is None:
-        grants = call.user.grants
-        logs = [log for log in logs if grants.allow(Action.SUBSCRIBE, log.channel)]
-        return heapq.nsmallest(limit + 1, logs, key=lambda log: log.channel)
-    found: list[Log] = []
-    for log in sorted(logs, key=lambda log: log.channel):
-        try:
-            await application.authorize(call.user, Action.SUBSCRIBE, log.channel)
-        except RequestError:
-            continue
-        found.append(log)
-        if len(found) > limit:
-            break
-    return found
-
-
-async def presence(call: Call) -> Response:
-    """Answer who watches a channel."""
-    name = await call.authorize(Action.PRESENCE)
-    present = call.rooms.services.hub.subscribers(name)
-    return answer(
-        {"count": len(present), "connections": [p.describe() for p in present[:MAX_PRESENT]]}
-    )

@@ -102,7 +102,7 @@ class _Snapshot(Collector):
 
     def _of_the_server(self, now: ServerStatistics) -> Iterable[Metric]:
         yield _gauge("channels", "Logs held in memory.", now.channels)
-        yield _gauge("log_bytes", "Bytes the logs are counted with.", now.log_bytes)
+        yield _gauge("log_bytes", "Bytes the logs in memory are counted with.", now.log_bytes)
         yield _gauge("draining", "Whether no new connections are taken.", float(now.draining))
         lateness = self._administration.stall.lateness
         yield _histogram("event_loop_late_seconds", "How late a timer woke up.", lateness)

@@ -47,7 +47,7 @@ export function serverView(session, statistics) {
 
 function figuresOf(now) {
   return [
-    ["Channels", `${count(now.channels)} · ${bytes(now.log_bytes)}`],
+    ["Channels in memory", `${count(now.channels)} · ${bytes(now.log_bytes)}`],
     ["Published", count(now.published)],
     ["Delivered", count(now.delivered)],
     ["Connections", `${count(now.connections)} of ${count(now.opened)} ever`],
