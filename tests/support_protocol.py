@@ -60,7 +60,7 @@ class MemoryStage:
         if what == "drain":
             self._server.drain()
         elif what == "revoke":
-            self._server.revoke(user=load_tokens()[user]["sub"])
+            await self._server.revoke(user=load_tokens()[user]["sub"])
         else:
             assert what == "disconnect"
             self._server.disconnect(self._server.connections()[0].id)

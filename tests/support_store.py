@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import trio
 
+from triows.auth import Revocation
 from triows.bus import store
 from triows.bus.sqlite import SQLiteBus
 from triows.bus.store import WallClock
@@ -51,13 +52,15 @@ class Bench:
     Attributes:
         bus: the engine.
         told: channel and head of each log that has grown.
+        revoked: the revocations it told of.
         answers: id or data of each message that was answered, in order, and the answer.
     """
 
     def __init__(self, path: Path, clock: WallClock | None, limits: LogLimits) -> None:
         self.told: list[tuple[str, int]] = []
         self.answers: list[tuple[str, Outcome]] = []
-        self.bus = SQLiteBus(path, limits, self._tell, clock)
+        self.revoked: list[Revocation] = []
+        self.bus = SQLiteBus(path, limits, self._tell, self.revoked.append, clock)
 
     def _tell(self, log: Log) -> None:
         self.told.append((log.channel, log.head))

@@ -261,8 +261,8 @@ async def test_revoked_while_the_authorizer_thinks(
 ) -> None:
     """A token that is revoked before the authorizer has answered publishes nothing."""
 
-    async def authorize(identity: triows.Identity, action: triows.Action, channel: str) -> bool:  # noqa: ASYNC124 awaited like all of its kind
-        server.revoke(user=identity.user)
+    async def authorize(identity: triows.Identity, action: triows.Action, channel: str) -> bool:
+        await server.revoke(user=identity.user)
         return True
 
     async with memory_server(authorize=authorize) as server:

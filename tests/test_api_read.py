@@ -206,9 +206,9 @@ async def test_wait_is_cut_short(nursery: Nursery, autojump_clock: MockClock, ho
         elif how == "drain":
             server.drain()
         elif how == "token":
-            server.revoke(token_id=identity.token_id)
+            await server.revoke(token_id=identity.token_id)
         elif how == "user":
-            server.revoke(user="me")
+            await server.revoke(user="me")
         answer = await caller.hear()
         late = trio.current_time() - started
         if how == "expiry":

@@ -235,7 +235,7 @@ async def test_events_are_cut(
             await wait_all_tasks_blocked()
         (mine,) = server.connections()
         if how == "revoke":
-            assert server.revoke(user="me") == 1
+            assert await server.revoke(user="me") == 1
         elif how == "disconnect":
             assert server.disconnect(mine.id)
         else:
@@ -300,8 +300,8 @@ async def test_events_revoked_while_the_authorizer_thinks(
 ) -> None:
     """A token that is revoked before the authorizer has answered opens no stream."""
 
-    async def authorize(identity: triows.Identity, action: triows.Action, channel: str) -> bool:  # noqa: ASYNC124 awaited like all of its kind
-        server.revoke(user=identity.user)
+    async def authorize(identity: triows.Identity, action: triows.Action, channel: str) -> bool:
+        await server.revoke(user=identity.user)
         return True
 
     async with memory_server(authorize=authorize) as server:

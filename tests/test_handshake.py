@@ -337,7 +337,7 @@ async def test_revoked_during_the_handshake(nursery: Nursery, autojump_clock: Mo
         peer = dial(server, nursery)
         await peer.send(request_head(bearer))
         await checking.wait()
-        assert server.revoke(user="me") == 0
+        assert await server.revoke(user="me") == 0
         go_on.set()
         assert (await peer.response())[0] == 401
         assert server.connections() == []

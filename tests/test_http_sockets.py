@@ -55,7 +55,7 @@ async def test_stuck_stream_is_cut_when_revoked() -> None:
     async with open_server() as server:
         stream = await stuck_stream(server, token("me", **ALL))
         started = trio.current_time()
-        assert server.revoke(user="me") == 1
+        assert await server.revoke(user="me") == 1
         await until("cut", lambda: not server.connections())
         assert trio.current_time() - started < 1
         with pytest.raises(trio.BrokenResourceError):

@@ -304,7 +304,8 @@ async def test_revocation_cuts(
         assert narrow or (await peer.hear())["data"] == before
         await wait_all_tasks_blocked()
 
-        count = server.revoke(token_id="7") if by == "token" else server.revoke(user="bad")
+        by_token = by == "token"
+        count = await (server.revoke(token_id="7") if by_token else server.revoke(user="bad"))
         await server.publish(A, triows.log("after"))
         assert count == 1
         seen: list[tuple[int, bytes]] = []
@@ -330,4 +331,4 @@ async def test_revocation_cuts(
         await late.send(request_head(bearer))
         assert (await late.response())[0] == 401
         assert [m["data"] for m in await other.hear_all()] == [before, "after"]
-        assert server.revoke(user="nobody") == 0
+        assert await server.revoke(user="nobody") == 0

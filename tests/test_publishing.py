@@ -132,7 +132,7 @@ async def test_revoked_publishes_nothing(
         assert silent or (await peer.ask("log", id="first", channel=A))["type"] == "ack"
         before = server.statistics().published
         nursery.start_soon(peer.send, b"".join(frame(text % i) for i in range(50)))
-        assert server.revoke(user="bad") == 1
+        assert await server.revoke(user="bad") == 1
         await wait_all_tasks_blocked()
         assert server.statistics().published == before
         await peer.send(frame(text % 99))

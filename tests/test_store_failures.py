@@ -116,7 +116,7 @@ async def test_newer_version(path: Path) -> None:
     connection.execute(f"PRAGMA user_version = {opening.VERSION + 1}")
     connection.close()
     message = await _refused(path)
-    assert "newer triows (version 2 of the tables, this one knows 1)" in message
+    assert "newer triows (version 3 of the tables, this one knows 2)" in message
     assert "upgrade" in message
 
 

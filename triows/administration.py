@@ -8,10 +8,10 @@ from typing import Final, final
 import attrs
 import trio
 
-from triows.auth import Identity, Revocations
+from triows.auth import Identity, Revocation, Revocations
 from triows.bus import Bus
 from triows.counters import Counts
-from triows.errors import Close, CloseCode, ConfigError, HandshakeRefused
+from triows.errors import Close, CloseCode, HandshakeRefused, RequestError
 from triows.hub import Hub
 from triows.registry import Registry
 from triows.stall import StallClock
@@ -93,19 +93,37 @@ class Administration:
             member.request_close(Close(CloseCode.DISCONNECTED, reason))
         return member is not None
 
-    def revoke(self, *, token_id: str | None = None, user: str | None = None) -> int:
+    async def revoke(self, *, token_id: str | None = None, user: str | None = None) -> int:
         """Believe a token no more, or no token of a user that was issued until now.
 
-        Its connections get nothing more from this moment on and are closed with 4503, within
-        `limits.close_timeout` at the latest; one that has not taken what was sent before is
-        cut without a word. Returns how many there were.
+        Its connections get nothing more from before the first checkpoint on; see `cut`. Then waits
+        until the engine has kept it, and returns how many connections there were.
+
+        Raises:
+            ConfigError: neither is named, or both are.
+            RequestError: `unavailable`: it holds, but only for as long as this server runs.
         """
-        if (token_id is None) == (user is None):
-            raise ConfigError("revoke: name either a token_id or a user")
-        if token_id is not None:
-            self.revocations.revoke_token(token_id)
-        if user is not None:
-            self.revocations.revoke_user(user)
+        revocation = Revocation(token_id=token_id, user=user)
+        count = self.cut(revocation)
+        try:
+            await self.bus.revoke(revocation)
+        except RequestError as error:
+            raise RequestError(
+                error.code,
+                f"revoked until this server ends, {count} connections cut, but not stored: "
+                f"{error.message}; revoke again",
+                retry_after=error.retry_after,
+            ) from error
+        return count
+
+    def cut(self, revocation: Revocation) -> int:
+        """Obey a revocation: of this server, of another one, or of one before this.
+
+        The connections concerned get nothing more from this moment on and are closed with 4503,
+        within `limits.close_timeout` at the latest; one that has not taken what was sent before
+        is cut without a word. Returns how many there were.
+        """
+        self.revocations.add(revocation)
         close = Close(CloseCode.DISCONNECTED, "the token was revoked")
         cut = [m for m in self.registry.members() if self._is_revoked(m.identity)]
         for member in cut:

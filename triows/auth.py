@@ -9,7 +9,7 @@ from typing import Any, Protocol, final
 
 import attrs
 
-from triows.errors import AuthError
+from triows.errors import AuthError, ConfigError
 from triows.messages import SYSTEM, Patterns
 
 
@@ -83,29 +83,49 @@ An exception, or no answer within `limits.handler_timeout`, is a no.
 """
 
 
+@attrs.frozen(kw_only=True)
+class Revocation:
+    """A token that is believed no more, or all tokens of a user that were issued until then.
+
+    Attributes:
+        token_id: the token's `jti`; or None, and then
+        user: whose tokens.
+        at: seconds since 1970.
+    """
+
+    token_id: str | None = None
+    user: str | None = None
+    at: float = attrs.field(factory=time.time)
+
+    def __attrs_post_init__(self) -> None:
+        if (self.token_id is None) == (self.user is None):
+            raise ConfigError("revoke: name either a token_id or a user")
+
+
 @final
 class Revocations:
     """Whose tokens are no longer believed, although they are genuine.
 
-    Kept in memory for as long as the process lives: an entry is a few hundred bytes, and to
-    forget one early would let its token in again.
+    Kept for as long as the process lives: an entry is a few hundred bytes, and to forget one
+    early would let its token in again. The engine may keep them longer.
     """
 
     def __init__(self) -> None:
         self._tokens: set[str] = set()
         self._users: dict[str, float] = {}
 
-    def revoke_token(self, token_id: str) -> None:
-        """Believe no token with this `jti`."""
-        self._tokens.add(token_id)
+    def add(self, revocation: Revocation) -> None:
+        """Believe no more what a revocation names, be it told once or several times.
 
-    def revoke_user(self, user: str) -> None:
-        """Believe no token of `user` issued until now; one without `iat` counts as such.
-
-        `iat` is in whole seconds for most issuers: a token issued within the second of the
-        revocation counts as issued before it.
+        Of a user: no token issued until then; one without `iat` counts as such. `iat` is in whole
+        seconds for most issuers: a token issued within the second of the revocation counts as
+        issued before it.
         """
-        self._users[user] = time.time()
+        if revocation.token_id is not None:
+            self._tokens.add(revocation.token_id)
+        if revocation.user is not None:
+            at = self._users.get(revocation.user, 0.0)
+            self._users[revocation.user] = max(at, revocation.at)
 
     def check(self, identity: Identity) -> None:
         """Raises AuthError if the identity's token was revoked."""

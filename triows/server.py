@@ -21,7 +21,7 @@ import trio
 from triows import requests
 from triows.administration import Administration
 from triows.application import Application, Handler
-from triows.auth import Authenticator, Authorizer, Identity, Revocable, Revocations
+from triows.auth import Authenticator, Authorizer, Identity, Revocable, Revocation, Revocations
 from triows.bus import Bus
 from triows.bus.engine import open_bus
 from triows.codec import check_nesting, decode_data
@@ -72,7 +72,7 @@ class Server:
         limits = settings.limits
         self.settings = settings
         self._hub = Hub()
-        self._bus: Bus = open_bus(settings.store, settings.log, self._hub.mark)
+        self._bus: Bus = open_bus(settings.store, settings.log, self._hub.mark, self._told)
         revocations, counts = Revocations(), Counts()
         revocable = Revocable(authenticator, revocations)
         self._registry = Registry(limits, self._announce)
@@ -149,14 +149,19 @@ class Server:
         """End one connection with 4503, at once; False if there is none of that id."""
         return self._administration.disconnect(connection, reason)
 
-    def revoke(self, *, token_id: str | None = None, user: str | None = None) -> int:
+    async def revoke(self, *, token_id: str | None = None, user: str | None = None) -> int:
         """Believe a token no more, or no token of a user that was issued until now.
 
-        Its connections get nothing more from this moment on and are closed with 4503, within
-        `limits.close_timeout` at the latest; one that has not taken what was sent before is
-        cut without a word. Returns how many there were.
+        Its connections get nothing more from the moment this is awaited on and are closed with
+        4503, within `limits.close_timeout` at the latest; one that has not taken what was sent
+        before is cut without a word. Returns how many there were, when the engine has kept the
+        revocation: with a store on disk it holds after a restart, too. Cancelled, it holds here.
+
+        Raises:
+            ConfigError: neither is named, or both are.
+            RequestError: `unavailable`: it holds, but only for as long as this server runs.
         """
-        return self._administration.revoke(token_id=token_id, user=user)
+        return await self._administration.revoke(token_id=token_id, user=user)
 
     def drain(self) -> None:
         """Take no new connections, and end each one as soon as it has all that is its.
@@ -250,6 +255,9 @@ class Server:
                 503, ErrorCode.UNAVAILABLE, "the server is draining", retry_after=5
             )
         return {"status": "ready"}
+
+    def _told(self, revocation: Revocation) -> None:
+        self._administration.cut(revocation)
 
     def _announce(self, data: dict[str, object]) -> None:
         self._bus.submit(LIFECYCLE, event(data), "", trio.current_time(), lambda *_: None)

@@ -15,6 +15,7 @@ from typing import Self
 import attrs
 import trio
 
+from triows.auth import Revocation
 from triows.errors import RequestError
 from triows.logs import Log, Slice
 from triows.messages import Message, Position, Receipt
@@ -24,6 +25,9 @@ Done = Callable[[Message, Receipt | RequestError], None]
 
 Tell = Callable[[Log], None]
 """Told that a log has grown; never waits, never raises."""
+
+Told = Callable[[Revocation], None]
+"""Told of a revocation that this process may not know yet; never waits, never raises."""
 
 
 @attrs.frozen
@@ -67,7 +71,7 @@ class Bus(ABC):
 
     An acknowledgement means what the engine says it means; in memory: kept by this process. A
     context manager: entered before anything else is asked of it, and left when all who use it
-    have ended.
+    have ended. Entered, it has told of all revocations that it kept.
 
     Attributes:
         published: messages kept since the start.
@@ -133,6 +137,17 @@ class Bus(ABC):
 
         Raises:
             RequestError: `unavailable`, it cannot be read now.
+        """
+
+    @abstractmethod
+    async def revoke(self, revocation: Revocation) -> None:
+        """Keep a revocation for as long as what is published, and tell it to all who share that.
+
+        Returns when it is kept as an acknowledged message would be. This process has obeyed it
+        before; being told of it again does no harm.
+
+        Raises:
+            RequestError: `unavailable`, it could not be kept.
         """
 
     @abstractmethod

@@ -18,6 +18,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Final, NamedTuple, final
 
+from triows.auth import Revocation
 from triows.logs import MESSAGE_OVERHEAD
 
 TRIMMED_MESSAGES: Final = 1000
@@ -110,10 +111,12 @@ class Database:
         """Make the tables of a new file."""
         self._connection.executescript(schema)
 
-    def write_version(self, version: int) -> None:
-        """Write which version of the tables it has."""
+    def upgrade(self, changes: Sequence[str], version: int) -> None:
+        """Make changes to the tables and write which version they have: all or nothing."""
         with self.transaction():
-            self._connection.execute(f"PRAGMA user_version = {version}")
+            for change in changes:
+                self._execute(change)
+            self._execute(f"PRAGMA user_version = {version}")
 
     def next_channel(self) -> int:
         """Return a number that no channel has."""
@@ -134,6 +137,33 @@ class Database:
         with self.transaction():
             self._insert(_UPSERT, channels, _UPDATE)
             self._insert("INSERT INTO journal VALUES ", messages, "")
+
+    def revoke(self, revocation: Revocation) -> None:
+        """Store a revocation; on the disk when this returns.
+
+        Raises:
+            sqlite3.Error: it was not stored.
+        """
+        kind = "user" if revocation.token_id is None else "token"
+        name = revocation.token_id if revocation.user is None else revocation.user
+        assert name is not None
+        with self.transaction():
+            self._execute(
+                "INSERT INTO revocations VALUES (?, ?, ?)"
+                " ON CONFLICT DO UPDATE SET at = max(at, excluded.at)",
+                *(kind, name.encode(*_ANY_TEXT), round(revocation.at * 1e6)),
+            )
+
+    def revocations(self) -> list[Revocation]:
+        """Return all that are stored."""
+        return [
+            Revocation(
+                token_id=name.decode(*_ANY_TEXT) if kind == "token" else None,
+                user=name.decode(*_ANY_TEXT) if kind == "user" else None,
+                at=at / 1e6,
+            )
+            for kind, name, at in self._connection.execute("SELECT * FROM revocations")
+        ]
 
     def file_journal(self) -> None:
         """Put the messages of the journal where they belong.
@@ -243,6 +273,7 @@ class Database:
             os.close(self._lock)
 
 
+_ANY_TEXT: Final = ("utf-8", "surrogatepass")  # a token's JSON may have halves of characters
 _UPSERT: Final = "INSERT INTO channels VALUES "
 _UPDATE: Final = " ON CONFLICT (id) DO UPDATE SET ended = excluded.ended"
 _FILE: Final = (

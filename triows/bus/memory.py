@@ -9,6 +9,7 @@ from typing import Final, final
 
 import trio
 
+from triows.auth import Revocation
 from triows.bus import Bus, ChannelState, Done, Tell
 from triows.config import LogLimits
 from triows.errors import RequestError
@@ -81,6 +82,9 @@ class MemoryBus(Bus):
             if name > after and name.startswith(prefix):
                 found.append((name, log))
         return [ChannelState.of(log) for _, log in heapq.nsmallest(limit, found)]
+
+    async def revoke(self, revocation: Revocation) -> None:
+        """Do nothing: who may not be believed is known while this process lives, as all else."""
 
     async def run(self) -> None:
         """Give up messages that grew too old, until cancelled."""

@@ -12,9 +12,20 @@ from triows.bus.database import Database
 from triows.errors import ConfigError
 
 APPLICATION_ID: Final = 0x74726977  # "triw": says whose file it is
-VERSION: Final = 1  # of the tables; a file of a higher one is let be
+VERSION: Final = 2  # of the tables; a file of a higher one is let be
 CHECKED_BYTES: Final = 256 * 1024 * 1024
 """A larger file is not read through at the start, only its list of channels is."""
+
+_REVOCATIONS: Final = """
+CREATE TABLE revocations (
+    kind TEXT NOT NULL,
+    name BLOB NOT NULL,
+    at INTEGER NOT NULL,
+    PRIMARY KEY (kind, name)
+) WITHOUT ROWID
+"""  # kind is `token` or `user`
+_CHANGES: Final[dict[int, tuple[str, ...]]] = {2: (_REVOCATIONS,)}
+"""What each version of the tables has changed: a file of an older one is brought up to date."""
 
 _SCHEMA: Final = f"""
 BEGIN;
@@ -51,6 +62,7 @@ CREATE TABLE ids (
     key TEXT NOT NULL,
     PRIMARY KEY (channel, offset)
 ) WITHOUT ROWID;
+{_REVOCATIONS};
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION};
 COMMIT;
@@ -98,7 +110,9 @@ def _prepare(database: Database) -> None:
         )
     if is_new:
         database.make_tables(_SCHEMA)
-    database.write_version(VERSION)  # a file that cannot be written is found out now
+    first = VERSION + 1 if is_new else ours[1] + 1
+    changes = [change for v in range(first, VERSION + 1) for change in _CHANGES[v]]
+    database.upgrade(changes, VERSION)  # a file that cannot be written is found out now, too
     database.file_journal()
 
 

@@ -17,17 +17,19 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Final, NamedTuple, Self, TypeAlias, final
+from typing import Final, Self, final
 
 import trio
 
-from triows.bus import Bus, ChannelState, Done, Tell
-from triows.bus.database import ChannelRow, Database, MessageRow
+from triows.auth import Revocation
+from triows.bus import Bus, ChannelState, Done, Tell, Told
+from triows.bus.database import Database, MessageRow
 from triows.bus.listing import list_channels
 from triows.bus.loader import Loader
 from triows.bus.retention import Retention
+from triows.bus.staging import Draft, Outcome, Submitted, stage_all
 from triows.bus.store import RETRY_AFTER, Store, WallClock
-from triows.bus.tail import Draft, Shelf, Stage, Tail
+from triows.bus.tail import Shelf, Tail
 from triows.config import LogLimits
 from triows.errors import ErrorCode, RequestError
 from triows.frames import encode_frame, frame_payload
@@ -50,18 +52,6 @@ UNFILED_MESSAGES: Final = 16 * FILED_MESSAGES
 _BATCH_BYTES: Final = 4 * 1024 * 1024
 _TOLD_AT_ONCE: Final = 256  # messages concluded before others get a turn
 
-Outcome: TypeAlias = "Draft | Receipt | RequestError"
-
-
-class Submitted(NamedTuple):
-    """A message that waits for the disk."""
-
-    channel: str
-    message: Message
-    user: str
-    done: Done
-    size: int
-
 
 @final
 class SQLiteBus(Bus):
@@ -71,11 +61,17 @@ class SQLiteBus(Bus):
         path: of the file.
         limits: what is kept, and how much of it in memory.
         tell: told of each log that has grown.
+        told: told, at the start, of each revocation in the file.
         clock: tells the time on disk.
     """
 
     def __init__(
-        self, path: Path, limits: LogLimits, tell: Tell, clock: WallClock | None = None
+        self,
+        path: Path,
+        limits: LogLimits,
+        tell: Tell,
+        told: Told,
+        clock: WallClock | None = None,
     ) -> None:
         self._clock = clock or WallClock()
         self._store = Store(path)
@@ -83,6 +79,7 @@ class SQLiteBus(Bus):
         self._loader = Loader(self._store, self._shelf, limits, self._clock)
         self._retention = Retention(limits, self._store, self._shelf, self._loader, self._clock)
         self._tell = tell
+        self._told = told
         self._queue: deque[Submitted] = deque()
         self._queued = 0  # bytes, those being stored included
         self._unfiled: dict[Tail, None] = {}  # logs that have messages in the journal
@@ -98,13 +95,15 @@ class SQLiteBus(Bus):
             ConfigError: naming the file, what is wrong with it, and what to do.
         """
         try:
-            await self._store.open()
+            revocations = await self._store.open()
             self._loader.next_number, self._latest = await self._store.write(
                 lambda database: (database.next_channel(), database.latest())
             )
         except BaseException:
             await self._store.close()  # noqa: ASYNC102 it is shielded; a thread has no timeout
             raise
+        for revocation in revocations:
+            self._told(revocation)
         return self
 
     async def __aexit__(
@@ -194,6 +193,11 @@ class SQLiteBus(Bus):
         """Return how the channels stand, by name; waits for the disk."""
         return await list_channels(self._store, self._shelf, prefix, after, limit)
 
+    async def revoke(self, revocation: Revocation) -> None:
+        """Have a revocation stored; on the disk when this returns. Begun, it is finished."""
+        with trio.CancelScope(shield=True):
+            await self._store.write(partial(Database.revoke, revocation=revocation))
+
     async def run(self) -> None:
         """Store what is submitted, and give up what the limits do not cover, until cancelled."""
         async with trio.open_nursery() as nursery:
@@ -229,7 +233,7 @@ class SQLiteBus(Bus):
         try:
             failed = await self._loader.bring(self._shelf.pinned)
             now = trio.current_time()
-            outcomes = self._stage(batch, failed, now)
+            outcomes = stage_all(self._shelf, batch, failed, now)
             failure = await self._store_drafts([o for o in outcomes if isinstance(o, Draft)], now)
             await self._conclude(batch, outcomes, failure, now)
         finally:
@@ -237,31 +241,6 @@ class SQLiteBus(Bus):
             self._queued -= sum(submitted.size for submitted in batch)
             if not self._queued:
                 self._settled.unpark_all()
-
-    def _stage(
-        self, batch: list[Submitted], failed: dict[str, RequestError], now: float
-    ) -> list[Outcome]:
-        """Give each message its place, or say why not; nothing is kept yet."""
-        stages: dict[str, Stage] = {}
-        outcomes: list[Outcome] = []
-        for submitted in batch:
-            channel = submitted.channel
-            if channel in failed:
-                outcomes.append(failed[channel])
-                continue
-            stage = stages.get(channel)
-            if stage is None:
-                log = self._shelf.get(channel)
-                assert log is not None
-                stage = stages[channel] = Stage(log)
-            try:
-                outcomes.append(stage.add(submitted.message, submitted.user, now))
-            except RequestError as error:
-                outcomes.append(error)
-            except ValueError as error:
-                reason = f"a message that cannot be stored: {error}"
-                outcomes.append(RequestError(ErrorCode.BAD_REQUEST, reason))
-        return outcomes
 
     async def _store_drafts(self, drafts: list[Draft], now: float) -> RequestError | None:
         """Store messages; return why not."""
@@ -271,7 +250,7 @@ class SQLiteBus(Bus):
             reason = f"the store's journal has {self._journal} messages and cannot be filed"
             return RequestError(ErrorCode.UNAVAILABLE, reason, retry_after=RETRY_AFTER)
         self._latest = at = max(self._latest, self._clock.stored(now))
-        channels = {d.log: _channel_row(d, at) for d in drafts if not d.log.is_known or d.is_end}
+        channels = {d.log: d.channel_row(at) for d in drafts if not d.log.is_known or d.is_end}
         rows = [
             MessageRow(d.log.number, d.offset, at, d.key, frame_payload(d.frame)) for d in drafts
         ]
@@ -337,12 +316,3 @@ class SQLiteBus(Bus):
 
 def _unreadable(log: Log, offset: int) -> RequestError:
     return RequestError(ErrorCode.UNAVAILABLE, f"{log.channel}: offset {offset} cannot be read")
-
-
-def _channel_row(draft: Draft, at: int) -> ChannelRow:
-    """Return a channel as it stands before its messages in the journal."""
-    log = draft.log
-    ended = (draft.message.raw or b"{}") if draft.is_end else None
-    return ChannelRow(
-        log.number, log.channel, log.epoch, log.head, log.earliest, ended, log.opened_at, at, 0
-    )

@@ -11,6 +11,7 @@ from typing import Final, TypeVar, final
 
 import trio
 
+from triows.auth import Revocation
 from triows.bus.database import Database
 from triows.bus.opening import open_database
 from triows.bus.reading import Reader
@@ -43,18 +44,19 @@ class Store:
         self._reading = trio.CapacityLimiter(READERS)
         self._failures: dict[str, str] = {}  # by what failed: what the log was told last
 
-    async def open(self) -> None:
-        """Open the file.
+    async def open(self) -> list[Revocation]:
+        """Open the file and return the revocations that are in it.
 
         Raises:
             ConfigError: it cannot be opened, or not be used.
         """
-        await in_thread(self._open)
+        return await in_thread(self._open)
 
-    def _open(self) -> None:
+    def _open(self) -> list[Revocation]:
         self._database = open_database(self._path)
         try:
             self._readers = [Reader(self._path) for _ in range(READERS)]
+            return self._database.revocations()
         except sqlite3.Error as error:
             raise ConfigError(f"cannot open the store {self._path} for reading: {error}") from error
 

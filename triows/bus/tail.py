@@ -1,31 +1,16 @@
-"""What a durable engine has in memory: the ends of logs, and what is about to be added to them."""
+"""What a durable engine has in memory: the ends of logs."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import ClassVar, Final, NamedTuple, final
+from typing import ClassVar, Final, final
 
 from triows.config import LogLimits
-from triows.logs import ID_OVERHEAD, MESSAGE_OVERHEAD, Log, id_key
-from triows.messages import Message, MessageType, Receipt
+from triows.logs import ID_OVERHEAD, MESSAGE_OVERHEAD, Log
+from triows.messages import Message
 
 _LOOKS: Final = 64  # logs looked at to get below the limit, at a time
-
-
-class Draft(NamedTuple):
-    """A message that was given its place, and is not stored yet."""
-
-    log: Tail
-    message: Message
-    key: str | None
-    offset: int
-    frame: bytes
-
-    @property
-    def is_end(self) -> bool:
-        """Whether it is the last one its log will take."""
-        return self.message.type == MessageType.END
 
 
 @final
@@ -112,45 +97,6 @@ class Tail(Log):
 def stored_size(frame: bytes) -> int:
     """Return with how many bytes the file counts a message."""
     return len(frame) - {126: 4, 127: 10}.get(frame[1], 2) + MESSAGE_OVERHEAD
-
-
-@final
-class Stage:
-    """What one batch is about to add to a log: its offsets are used when it is stored, only.
-
-    Attributes:
-        head: offset of the last message, those to come included.
-        ended: whether the end is among them, or was there before.
-    """
-
-    def __init__(self, log: Tail) -> None:
-        self.head = log.head
-        self.ended = log.ended is not None
-        self._log = log
-        self._ids: dict[str, int] = {}
-
-    def add(self, message: Message, user: str, now: float) -> Draft | Receipt:
-        """Give `message` its place, or say which one it was given before.
-
-        Raises:
-            RequestError: `ended`.
-            ValueError: type, id or user have no UTF-8.
-        """
-        log, key = self._log, None
-        if message.id is not None:
-            key = id_key(user, message.id)
-            key.encode()  # halves of characters: a token's JSON may have them, a file may not
-            known = log.place_of(key, now) or self._ids.get(key)
-            if known is not None:
-                return Receipt(log.epoch, known, duplicate=True)
-        if self.ended:
-            raise log.refusal()
-        frame = log.encode(message, self.head + 1, now)
-        self.head += 1
-        if key is not None:
-            self._ids[key] = self.head
-        self.ended = message.type == MessageType.END
-        return Draft(log, message, key, self.head, frame)
 
 
 @final

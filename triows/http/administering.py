@@ -72,9 +72,9 @@ async def revoke(call: Call) -> Response:
         raise RequestError(ErrorCode.BAD_REQUEST, "name either a `token_id` or a `user`")
     administration = call.rooms.administration
     if isinstance(token_id, str):
-        return answer({"closed": administration.revoke(token_id=token_id)})
+        return answer({"closed": await administration.revoke(token_id=token_id)})
     assert isinstance(user, str)
-    return answer({"closed": administration.revoke(user=user)})
+    return answer({"closed": await administration.revoke(user=user)})
 
 
 async def drain(call: Call) -> Response:  # noqa: ASYNC124 awaited like all of its kind
