@@ -332,3 +332,16 @@ async def test_revocation_cuts(
         assert (await late.response())[0] == 401
         assert [m["data"] for m in await other.hear_all()] == [before, "after"]
         assert await server.revoke(user="nobody") == 0
+
+
+async def test_nothing_follows_a_close_frame(nursery: Nursery, autojump_clock: MockClock) -> None:
+    """Who is being closed is not told of a drain that begins meanwhile."""
+    async with memory_server() as server:
+        peer = await connect(server, nursery, token("vic", subscribe=["*"]))
+        await server.revoke(user="vic")
+        await wait_all_tasks_blocked()  # the close frame is out; its answer is not there yet
+        server.drain()
+        opcode, payload = await peer.receive()
+        assert (opcode, int.from_bytes(payload[:2], "big")) == (CLOSE, 4503)
+
+        assert not await peer.stream.receive_some()

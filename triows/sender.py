@@ -12,6 +12,7 @@ from typing import Protocol, final
 import trio
 
 from triows.errors import Close, CloseCode
+from triows.frames import is_close
 from triows.hub import PULL_BYTES, Hub, Subscription
 from triows.logs import Slice
 from triows.transport import Transport
@@ -55,6 +56,7 @@ class Sender:
     """
 
     __slots__ = (
+        "_closed",
         "_early",
         "_hub",
         "_owner",
@@ -90,6 +92,7 @@ class Sender:
         self._wake, self._woken = trio.open_memory_channel[None](1)  # to the writer
         self._progress: trio.Event | None = None  # set when replies are taken, or all is sent
         self._parting: Close | None = None  # asked for once the peer has all that is its
+        self._closed = False  # a close frame was said: nothing may follow it
         self._stopped = False
 
     # For the connection
@@ -102,7 +105,12 @@ class Sender:
         self._hub.ready(self)
 
     def offer(self, frame: bytes) -> None:
-        """Send a frame with the next flush, ahead of what the logs have; never waits."""
+        """Send a frame with the next flush, ahead of what the logs have; never waits.
+
+        After a close frame it is dropped.
+        """
+        if self._closed:
+            return
         if self._early is not None:
             self._early.append(frame)
             return
@@ -113,6 +121,7 @@ class Sender:
 
     async def output(self, data: bytes) -> None:
         """Send bytes of the control plane at once; returns when they are on their way."""
+        self._closed = self._closed or (self._early is None and is_close(data))
         self._replies.append(data)
         self.reply_size += len(data)
         self.flush(self.active_at)  # control frames do not make a connection active
@@ -172,7 +181,7 @@ class Sender:
         data = self._pull(now)
         if data and not self._send(data):
             return
-        if self.stale:
+        if self.stale and not self._closed:
             self._hub.ready(self)
         elif self._parting is not None:
             self._part_if_current()
@@ -180,6 +189,8 @@ class Sender:
     def deliver(self, subscription: Subscription, piece: Slice, now: float) -> bool:
         """Send the next piece of one subscription, if there is nothing else to do."""
         if self._unsent is not None or self._replies or self.stale or self._parting:
+            return False
+        if self._closed:
             return False
         self.sent_messages += piece.last - subscription.cursor
         subscription.cursor = piece.last
@@ -206,7 +217,7 @@ class Sender:
         self.reply_size = 0
         self._tell_progress()
         stale, room = self.stale, PULL_BYTES
-        while stale and room > 0 and self._owner.close is None:
+        while stale and room > 0 and self._owner.close is None and not self._closed:
             subscription = next(iter(stale))
             gap = subscription.catch_up()
             if gap is not None:
