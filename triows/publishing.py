@@ -27,12 +27,14 @@ class Publisher:
         unanswered: messages that are to be acknowledged and are not yet.
     """
 
-    __slots__ = ("_allowed", "_peer", "_services", "unanswered")
+    __slots__ = ("_allowed", "_concluded", "_peer", "_services", "_under_way", "unanswered")
 
     def __init__(self, peer: Peer, services: Services) -> None:
         self._peer = peer
         self._services = services
         self.unanswered = 0
+        self._under_way = 0  # messages of which the engine has not said yet how they fared
+        self._concluded: trio.Event | None = None  # set when none is, if somebody waits for that
         # Type and channel of what the token was seen to allow: nearly all messages repeat it.
         self._allowed: set[tuple[str, str | None]] = set()
 
@@ -79,14 +81,35 @@ class Publisher:
         if request.type == _COMMAND and _COMMAND in services.application.handlers:
             self._reserve()  # before it is published: a refused request has done nothing
             done = self._done_for_handler
+        self._under_way += 1
         if request.id is not None:
             self.unanswered += 1
         services.bus.submit(request.channel, request, identity.user, now, done)
 
-    def _done(self, request: Message, outcome: Receipt | RequestError) -> None:
-        """Answer for a message, now that the engine has kept it or refused to."""
+    @property
+    def is_busy(self) -> bool:
+        """Whether the engine has still to say of some message how it fared."""
+        return self._under_way > 0
+
+    async def wait_concluded(self) -> None:
+        """Wait until the engine has said how all messages submitted so far have fared."""
+        while self._under_way:
+            if self._concluded is None:
+                self._concluded = trio.Event()
+            await self._concluded.wait()
+
+    def _conclude(self, request: Message) -> None:
+        """Take note that the engine has said how a message fared."""
+        self._under_way -= 1
         if request.id is not None:
             self.unanswered -= 1
+        if self._concluded is not None and not self._under_way:
+            self._concluded.set()
+            self._concluded = None
+
+    def _done(self, request: Message, outcome: Receipt | RequestError) -> None:
+        """Answer for a message, now that the engine has kept it or refused to."""
+        self._conclude(request)
         if isinstance(outcome, RequestError):
             self._peer.outgoing.offer(encode_error(outcome, request))
         elif request.id is not None:
@@ -99,8 +122,7 @@ class Publisher:
             self._peer.release()
             self._done(request, outcome)
         else:
-            if request.id is not None:
-                self.unanswered -= 1
+            self._conclude(request)
             self._hand_on(request, outcome.position)
 
     def hand_on(self, request: Message) -> None:

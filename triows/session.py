@@ -18,7 +18,7 @@ from triows.codec import clock, decode, decode_data, encode_error, encode_json, 
 from triows.errors import AuthError, Close, CloseCode, ErrorCode, HandshakeRefused, RequestError
 from triows.frames import encode_frame
 from triows.limits import Budget
-from triows.messages import Message, MessageType, check_channel
+from triows.messages import PUBLISHED, Message, MessageType, check_channel
 from triows.peer import Peer, Services, acknowledge, authorize, channel_of
 from triows.publishing import Publisher
 
@@ -49,16 +49,29 @@ class Session:
             if self.publisher.publish_again(request, now):
                 return None
         except RequestError as error:
+            if self.publisher.is_busy:
+                return self._refuse_in_turn(error, request, now)
             self._refuse(error, request, now)
             return None
         return self._answer(request, now)
 
     async def _answer(self, request: Message, now: float) -> None:
-        """Do what is asked; waits only for an application's own authorizer or a key set."""
+        """Do what is asked. Waits for the engine, since answers come in the order of requests,
+        and for an application's own authorizer or a key set.
+        """
         try:
+            if request.type not in PUBLISHED:
+                await self.publisher.wait_concluded()
             await self._route(request)
         except RequestError as error:
-            self._refuse(error, request, now)
+            await self._refuse_in_turn(error, request, now)
+
+    async def _refuse_in_turn(
+        self, error: RequestError, request: Message | None, now: float
+    ) -> None:
+        """Refuse a request after all that were made before it have been answered."""
+        await self.publisher.wait_concluded()
+        self._refuse(error, request, now)
 
     def _refuse(self, error: RequestError, request: Message | None, now: float) -> None:
         self._peer.outgoing.offer(encode_error(error, request))
