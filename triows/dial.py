@@ -11,6 +11,7 @@ import attrs
 import msgspec
 import trio
 import trio_websocket
+from wsproto.utilities import LocalProtocolError
 
 from triows.errors import CloseCode, ConfigError, ConnectionClosed, ErrorCode, HandshakeRefused
 from triows.wire import SUBPROTOCOL
@@ -174,6 +175,9 @@ def explain(group: BaseExceptionGroup[Exception]) -> ConnectionClosed | Handshak
                 return ConnectionClosed(
                     CloseCode.ABNORMAL, f"no answer within {CONNECT_TIMEOUT:g} s"
                 )
+            case LocalProtocolError():
+                # trio-websocket answers a ping that crossed our close frame, and may not.
+                return ConnectionClosed(CloseCode.ABNORMAL, "a ping came after our goodbye")
             case OSError() | trio.BrokenResourceError() | trio_websocket.HandshakeError():
                 return ConnectionClosed(CloseCode.ABNORMAL, str(error) or "connection lost")
     raise group
