@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import time
 from collections.abc import Iterable
 from functools import partial
@@ -25,6 +26,12 @@ from triows.errors import AuthError, ConfigError
 
 logger = logging.getLogger("triows.auth")
 
+_PUBLIC: Final = re.compile(
+    # The words alone: armour with a dash less, or in other letters, is no better a secret.
+    rb"(?:BEGIN|END) [A-Z0-9 ]{0,40}(?:PUBLIC KEY|PRIVATE KEY|CERTIFICATE)"
+    rb"|\A\s*(?:ssh-|ecdsa-|sk-|[\[{])",
+    re.IGNORECASE,
+)
 MIN_SECRET: Final = 32  # bytes, the size of the hash (RFC 7518 section 3.2)
 MIN_RSA: Final = 2048  # bits (NIST SP 800-131A)
 _CURVES: Final = {"ES256": "secp256r1", "ES384": "secp384r1", "ES512": "secp521r1"}
@@ -64,7 +71,7 @@ def check_secret(secret: str | bytes) -> bytes:
         ConfigError: it is short, or a public key.
     """
     value = secret.encode() if isinstance(secret, str) else secret
-    if b"-----BEGIN" in value or value.lstrip().startswith((b"ssh-", b"ecdsa-", b"{")):
+    if _PUBLIC.search(value):
         raise ConfigError(
             "the HMAC secret is a PEM, SSH or JWK key: a public key is no secret; "
             "configure it as auth.public_key_file"
