@@ -100,6 +100,7 @@ async def test_token_claims_become_the_identity() -> None:
         *(({"exp": value}, "") for value in (10**400, 1e300, True)),
         *(({"iat": value}, "'iat' must be") for value in (10**400, True, -(10**400))),
         *(({"exp": value}, "") for value in ([9999999999], float("inf"), float("nan"))),
+        *(({"nbf": value}, "'nbf' must be") for value in ("1", True)),
         ({"sub": ...}, "lacks 'sub'"),
         ({"sub": 5}, ""),
         *(({"sub": value}, "'sub' must be") for value in ("", "x" * 256, "\ud800")),

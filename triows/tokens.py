@@ -100,8 +100,8 @@ def _read_identity(claims: dict[str, Any]) -> Identity:
     if not isinstance(user, str) or not 0 < len(user) <= 255 or not _is_text(user):
         raise AuthError("'sub' must be a string of 1 to 255 characters")
     issued_at, token_id = claims.get("iat"), claims.get("jti")
-    for name, value in (("exp", expires_at), ("iat", issued_at)):
-        if value is not None and not _is_time(value):
+    for name in ("exp", "iat", "nbf"):
+        if claims.get(name) is not None and not _is_time(claims[name]):
             raise AuthError(f"'{name}' must be a number")
     if token_id is not None and not isinstance(token_id, str):
         raise AuthError("'jti' must be a string")

@@ -65,7 +65,7 @@ def _sound(auth: JWTAuth, text: str) -> bool:
         and "crit" not in header
         and hmac.compare_digest(base64.urlsafe_b64decode(padded[2]), right)
         and time.time() - 60 < claims["exp"] < _HUGE
-        and claims.get("nbf", 0) < time.time() + 60
+        and (claims.get("nbf") or 0) < time.time() + 60
         and (auth._issuer is None or claims["iss"] == auth._issuer)
     )
 
