@@ -7,7 +7,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import Final, final
+from typing import Final, Protocol, final
 
 import trio
 
@@ -23,6 +23,16 @@ _PAUSE: Final = 0.1  # seconds to wait when there are no file descriptors left
 _NO_CAPACITY: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 
 Serve = Callable[[Transport], Awaitable[None]]
+
+
+class Port(Protocol):
+    """Where a server's connections come from: `Listeners`, or another network than TCP's."""
+
+    port: int
+    """The TCP port, if there is one."""
+
+    async def accept(self, nursery: trio.Nursery, serve: Serve) -> None:
+        """Run `serve` in `nursery` for each connection, until cancelled."""
 
 
 @final

@@ -34,7 +34,7 @@ from triows.http.front import Front, Upgrade
 from triows.http.head import Head
 from triows.hub import Hub
 from triows.listener import Listener
-from triows.listeners import Listeners
+from triows.listeners import Listeners, Port
 from triows.messages import (
     LIFECYCLE,
     Message,
@@ -92,7 +92,7 @@ class Server:
         public = {"/healthz": lambda: {"status": "ok"}, "/readyz": self._readiness}
         self._doors, missing = open_doors(settings, self._services, self._administration, public)
         self._front = Front(settings, revocable, self._registry, public, missing)
-        self._listeners: Listeners | None = None
+        self._listeners: Port | None = None
 
     @property
     def port(self) -> int:
@@ -214,7 +214,7 @@ class Server:
         return connection
 
     @asynccontextmanager
-    async def _run(self, listeners: Listeners | None) -> AsyncIterator[None]:
+    async def _run(self, listeners: Port | None) -> AsyncIterator[None]:
         """Own the services, the handlers and the accepting.
 
         Leaving drains, an exception or cancellation aborts. The body's exception comes out as
@@ -245,7 +245,7 @@ class Server:
         if failure is not None:
             raise failure
 
-    async def _accept(self, listeners: Listeners, handlers: trio.Nursery) -> None:
+    async def _accept(self, listeners: Port, handlers: trio.Nursery) -> None:
         with self._accepting:
             await listeners.accept(handlers, self._serve)
 
@@ -273,7 +273,7 @@ async def open_server(
     authorize: Authorizer | None = None,
     on_command: Handler | None = None,
     handlers: Mapping[str, Handler] | None = None,
-    listen: bool = True,
+    listen: bool | Port = True,
 ) -> AsyncIterator[Server]:
     """Open a server for the duration of an `async with`.
 
@@ -288,7 +288,8 @@ async def open_server(
         authorize: asked instead of the grants in the tokens.
         on_command: the application's handler for `command`, see `Handler`.
         handlers: handlers for message types of its own, by type.
-        listen: False opens no port: streams come by `Server.serve_stream`.
+        listen: False opens no port: streams come by `Server.serve_stream`. Or a port of another
+            kind than TCP's, as tests have it.
 
     Raises:
         ConfigError: no key, or the store or the port cannot be opened.
@@ -303,7 +304,10 @@ async def open_server(
         all_handlers[MessageType.COMMAND] = on_command
     server = Server(settings, auth or JWTAuth.from_settings(settings.auth), authorize, all_handlers)
     async with server._bus:
-        listeners = await Listeners.open(settings.server) if listen else None
+        if isinstance(listen, bool):
+            listeners: Port | None = await Listeners.open(settings.server) if listen else None
+        else:
+            listeners = listen
         async with server._run(listeners):
             yield server
 

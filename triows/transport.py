@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 import trio
 
@@ -19,6 +19,14 @@ _SEND_BUFFER: Final = 256 * 1024
 """Bytes the kernel may hold for one peer: else a stalled viewer costs megabytes of its memory."""
 
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: throw away what was not sent
+
+
+@runtime_checkable
+class EagerStream(Protocol):
+    """A stream that says at once what it takes, as a socket does: it has the fast path, too."""
+
+    def try_send(self, data: bytes | memoryview) -> int:
+        """Send what is accepted at once; return how many bytes. Raises OSError."""
 
 
 class Transport:
@@ -31,10 +39,11 @@ class Transport:
         sent: bytes so far, as the socket took them.
     """
 
-    __slots__ = ("_socket", "_stream", "address", "peer", "received", "sent")
+    __slots__ = ("_eager", "_socket", "_stream", "address", "peer", "received", "sent")
 
     def __init__(self, stream: trio.abc.Stream, peer: str) -> None:
         self._stream: trio.abc.Stream | None = stream
+        self._eager = stream if isinstance(stream, EagerStream) else None
         self._socket: socket.socket | None = None
         self.address = self.peer = peer
         self.received = 0
@@ -48,7 +57,7 @@ class Transport:
             if sock.family != socket.AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         transport = cls.__new__(cls)
-        transport._stream = None
+        transport._stream = transport._eager = None
         transport._socket = sock
         transport.address = transport.peer = peer
         transport.received = transport.sent = 0
@@ -87,10 +96,11 @@ class Transport:
         Raises:
             OSError: the peer is gone.
         """
-        if self._socket is None:
-            return 0
         try:
-            sent = self._socket.send(data)
+            if self._socket is not None:
+                sent = self._socket.send(data)
+            else:
+                sent = self._eager.try_send(data) if self._eager is not None else 0
         except BlockingIOError:
             return 0
         self.sent += sent
@@ -108,6 +118,9 @@ class Transport:
             await trio.lowlevel.wait_writable(self._socket)
             return self.try_send(data)
         assert self._stream is not None
+        if self._eager is not None:
+            await self._stream.wait_send_all_might_not_block()
+            return self.try_send(data)
         piece = data[:_PIECE]
         await self._stream.send_all(piece)
         self.sent += len(piece)

@@ -1,0 +1,316 @@
+"""One simulation: a server, people, a network that fails, and a look whether all is right."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Final, final
+
+import attrs
+import trio
+
+from triows import connection, hub, pager, sender, transport, viewer
+from triows.bus import sqlite
+from triows.codec import decode
+from triows.config import LogLimits, Settings
+from triows.errors import RequestError
+from triows.logs import Log
+from triows.server import Server, open_server
+from triows.testing.bounds import broken
+from triows.testing.disk import Disk, crash
+from triows.testing.ledger import Ledger
+from triows.testing.network import Link, Network
+from triows.testing.people import Person
+from triows.testing.schedule import PEOPLE, Schedule
+from triows.testing.tokens import Tokens
+from triows.testing.witness import Said, Witness
+
+QUIET: Final = 400.0
+"""Seconds after the last step within which everybody has to have got everything."""
+
+_LOOK: Final = 0.25  # seconds between two looks whether they have
+_WINDOW: Final = 100_000.0  # seconds for which ids are remembered: longer than any schedule
+_EXPECTED: Final = ("triows.store", "triows.pager")  # loggers that tell of a failing disk
+
+SMALL: Final[tuple[tuple[object, str, object], ...]] = (
+    (viewer, "BUFFER", 4),
+    (hub, "PULL_BYTES", 400),
+    (sender, "PULL_BYTES", 400),
+    (pager, "PAGE_BYTES", 400),
+    (transport, "_PIECE", 100),
+    (connection, "BACKLOG", 1000),
+    (sqlite, "FILED_MESSAGES", 7),
+)
+"""Bounds that few messages reach, in place of the usual ones."""
+
+
+@final
+class World:
+    """Everything that takes part in one simulation.
+
+    Args:
+        schedule: what happens.
+        directory: for the store, if it is on disk.
+
+    Attributes:
+        wrong: what was found to be wrong, first one first; then the simulation is over.
+        trace: what happened, each with its time.
+        server: the one that runs, if one does.
+    """
+
+    def __init__(self, schedule: Schedule, directory: Path) -> None:
+        self.wrong: list[str] = []
+        self.trace: list[tuple[object, ...]] = []
+        self.network = Network(schedule.capacity)
+        self.network.eager = schedule.eager
+        self.network.on_link = self._observe
+        self.tokens = Tokens()
+        self.ledger = Ledger(self.blame)
+        self.people = {name: Person(name, self, self.blame) for name in PEOPLE}
+        self.server: Server | None = None
+        self.disk = Disk()
+        self.scope = trio.CancelScope()
+        self.pull_bytes = 400 if schedule.small else hub.PULL_BYTES
+        self._settings = _settings(schedule, directory)
+        self._witnesses: list[Witness] = []
+        self._up, self._gone = trio.Event(), trio.Event()
+        self._stop = trio.Event()
+        self._process = trio.CancelScope()
+        self._down = 0.0
+        self._over = False
+
+    # What happens, and what is wrong with it
+
+    def note(self, *what: object) -> None:
+        """Write down what happens, and look whether everything holds."""
+        self.trace.append((round(trio.current_time(), 6), *what))
+        self.check()
+
+    def blame(self, what: str) -> None:
+        """Write down what is wrong, and end the simulation."""
+        self.wrong.append(what)
+        self.trace.append((round(trio.current_time(), 6), "WRONG", what))
+        self.scope.cancel(reason="something is wrong")
+
+    def check(self) -> None:
+        """Look whether everything holds that has to hold at any moment."""
+        if self.server is not None:
+            for what in broken(self.server, self.pull_bytes):
+                self.blame(what)
+        for person in self.people.values():
+            for view in person.views.values():
+                waiting = len(view.reading._messages) if view.reading is not None else 0
+                if waiting > viewer.BUFFER:
+                    self.blame(f"{waiting} messages wait in a client; it reads {viewer.BUFFER}")
+
+    def digest(self) -> str:
+        """Return a hash of everything that happened."""
+        return hashlib.sha256(repr(self.trace).encode()).hexdigest()
+
+    def _observe(self, link: Link) -> None:
+        assert self.server is not None
+        server = self.server
+
+        def on_ack(channel: str, epoch: str, offset: int, id_: str) -> None:
+            self._check_ack(server, channel, epoch, offset, id_)
+
+        witness = Witness(link.name, self.ledger, self.blame, on_ack)
+        witness.note = lambda said: self._heard(link.name, said)
+        link.up.tap, link.down.tap = witness.up, witness.down
+        self._witnesses.append(witness)
+        self.note("link", link.name)
+
+    def _heard(self, name: str, said: Said) -> None:
+        self.note("to", name, said.type, said.channel, said.offset)
+
+    def _check_ack(self, server: Server, channel: str, epoch: str, offset: int, id_: str) -> None:
+        """Check that an acknowledged message is kept, at the moment the client is told so."""
+        log = next((log for log in server._bus.logs() if log.channel == channel), None)
+        if log is None:
+            return  # on disk only; what is there is checked when the server starts again
+        if log.epoch != epoch or log.head < offset:
+            self.blame(f"{id_} was acknowledged at {offset} of {channel}, which is at {log.head}")
+        for text in log.read(offset, offset, 1):
+            message = decode(text)
+            self.ledger.message(channel, epoch, offset, message.id, message.type, message.raw)
+
+    # The server
+
+    async def run_server(self) -> None:
+        """Have a server run, and another one after each that is stopped."""
+        while not self._over:
+            self.disk, self._stop = Disk(), trio.Event()
+            with trio.CancelScope() as self._process:
+                async with open_server(
+                    settings=self._settings, auth=self.tokens, listen=self.network.port()
+                ) as self.server:
+                    await self._check_kept(self.server)
+                    self._up.set()
+                    await self._stop.wait()
+                    began = trio.current_time()
+                self._check_drained(trio.current_time() - began)
+            self.server, self._up = None, trio.Event()
+            self.note("down")
+            if not self._over:
+                await trio.sleep(self._down)
+        self._gone.set()
+
+    @property
+    def is_up(self) -> bool:
+        """Whether a server runs that has not been told to stop."""
+        stopping = self._stop.is_set() or self._process.cancel_called
+        return self.server is not None and not stopping
+
+    def restart(self, how: str, seconds: float) -> None:
+        """Stop the server, if it runs: `drain` or `crash`; start one after so many seconds."""
+        server = self.server
+        if server is None or not self.is_up:
+            return
+        self._down = seconds
+        if how == "drain":
+            self._stop.set()
+            return
+        for link in self.network.links:
+            link.reset()
+        self.disk.dead = True
+        crash(server)
+        self._process.cancel(reason="a crash")
+
+    def revoke(self, who: str) -> None:
+        """Revoke all tokens of somebody, who is told nothing more from now on."""
+        if self.server is None:
+            return
+        self.server.revoke(user=who)
+        for witness in self._witnesses:
+            witness.muted = witness.muted or witness.name == who
+
+    def _check_drained(self, seconds: float) -> None:
+        most = self._settings.limits.drain_timeout
+        if seconds > most * (1 if self._settings.store.startswith("memory") else 2) + 0.001:
+            self.blame(f"a drain took {seconds:g} s; the limit is {most:g} s")
+        if self.network.links:
+            self.blame(f"{len(self.network.links)} connections are left after a drain")
+
+    async def _check_kept(self, server: Server) -> None:
+        """Check all that is kept, and that nothing is missing that was acknowledged."""
+        for channel, epoch in list(self.ledger.places):
+            log = await server._bus.find(channel)
+            if self._settings.store.startswith("memory"):
+                if log is None or log.epoch != epoch:
+                    continue  # gone with its process
+            elif log is None or log.epoch != epoch:
+                self.blame(f"{channel} has lost epoch {self.ledger.number(epoch)}")
+                continue
+            await self._check_log(server, log)
+
+    async def _check_log(self, server: Server, log: Log) -> None:
+        acknowledged = self.ledger.acknowledged.get((log.channel, log.epoch), 0)
+        if log.head < acknowledged:
+            self.blame(f"{log.channel} is at {log.head}; {acknowledged} was acknowledged")
+        first = log.earliest
+        while first <= log.head:
+            texts = await server._bus.history(log, first, log.head, 4000)
+            if not texts and first >= log.earliest:
+                self.blame(f"{log.channel}: offset {first} of {log.earliest} to {log.head} is gone")
+                return
+            for text in texts:
+                message = decode(text)
+                if message.offset != first:
+                    self.blame(f"{log.channel} holds {message.offset} in the place of {first}")
+                self.ledger.message(
+                    log.channel, log.epoch, first, message.id, message.type, message.raw
+                )
+                first += 1
+            first = max(first, log.earliest)
+        if self._settings.store.startswith("memory"):  # a disk that fails puts messages off
+            self.ledger.check_order(log.channel, log.epoch)
+
+    # The end
+
+    async def settle(self) -> None:
+        """Have everything work again, and wait until everybody has got everything."""
+        for person in self.people.values():
+            person.lifetime, person.pause = 3600.0, 0.0
+        self._heal()
+        deadline = trio.current_time() + QUIET
+        while waiting := await self._waiting():
+            if trio.current_time() > deadline:
+                self.blame(f"after {QUIET:g} s without a fault {', '.join(waiting)}")
+                return
+            self._heal()
+            await trio.sleep(_LOOK)
+        assert self.server is not None
+        await self._check_kept(self.server)
+
+    def _heal(self) -> None:
+        self.disk.seconds = 0.0
+        for link in self.network.links:
+            link.heal()
+
+    async def _waiting(self) -> list[str]:
+        """Return who has not got everything yet, and what of."""
+        if not self.is_up:
+            return ["the server is not there"]
+        assert self.server is not None
+        waiting = [f"{p.name} publishes {p.queue[0]}" for p in self.people.values() if p.queue]
+        for person in self.people.values():
+            for channel, view in person.views.items():
+                try:
+                    log = await self.server._bus.find(channel)
+                except RequestError:  # the disk, still
+                    return [f"{channel} cannot be read"]
+                position = view.reading.position if view.reading is not None else None
+                if not view.over and (log is None or position != log.position):
+                    waiting.append(f"{person.name} watches {channel}")
+        return waiting
+
+    async def leave(self) -> None:
+        """Have everybody leave; nothing of them may be left."""
+        for person in self.people.values():
+            person.go_home()
+        assert self.server is not None
+        with trio.move_on_after(self._settings.limits.close_timeout + 1):
+            while self.network.links:  # noqa: ASYNC110 virtual time
+                await trio.sleep(_LOOK)
+        if self.network.links or self.server._registry.members():
+            self.blame(f"{len(self.network.links)} connections are left of those who have left")
+        if self.server._hub._topics:
+            self.blame(f"{sorted(self.server._hub._topics)} are watched by nobody who is there")
+
+    def close(self) -> None:
+        """Drain the server for good."""
+        self._over = True
+        self._stop.set()
+
+    async def wait_down(self) -> None:
+        """Wait until no server runs."""
+        await self._gone.wait()
+
+    async def wait_up(self) -> None:
+        """Wait until a server runs."""
+        await self._up.wait()
+
+
+def _settings(schedule: Schedule, directory: Path) -> Settings:
+    log = LogLimits(idempotency_window=_WINDOW)
+    if schedule.small:
+        log = attrs.evolve(log, max_messages=6, max_bytes=8000, tail_bytes=1000)
+    store = "memory://" if schedule.store == "memory" else f"sqlite:///{directory / 'store.db'}"
+    return Settings(log=log, store=store)
+
+
+@final
+class Complaints(logging.Handler):
+    """Takes it for wrong when triows itself logs an error, or that a message is missing."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(logging.WARNING)
+        self._world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take one entry."""
+        text = record.getMessage()
+        serious = record.levelno >= logging.ERROR or text.startswith("a message is missing")
+        if serious and record.name not in _EXPECTED:
+            self._world.blame(f"{record.name} logged: {text}: {record.exc_info}")
