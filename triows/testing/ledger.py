@@ -45,6 +45,7 @@ class Ledger:
         self.places: dict[Key, dict[str, int]] = {}
         self.acknowledged: dict[Key, int] = {}
         self._blame = blame
+        self._ends: dict[Key, int] = {}
         self._ids: dict[Key, dict[int, str]] = {}
         self._epochs: dict[str, int] = {}
 
@@ -59,6 +60,10 @@ class Ledger:
         if id_ is None or id_ not in self.sent:
             self._blame(f"{where} holds {id_}, which nobody published")
             return
+        if self.sent[id_].type == "end":
+            self._ends[key] = offset
+        if offset > self._ends.get(key, offset):
+            self._blame(f"{where} comes after the end, at {self._ends[key]}")
         there = self._ids.setdefault(key, {}).setdefault(offset, id_)
         if there != id_:
             self._blame(f"{where} is {id_} to one, and {there} to another")

@@ -126,6 +126,7 @@ class Person:
     _scopes: dict[str, trio.CancelScope] = attrs.field(factory=dict)
     _publishing: trio.CancelScope | None = None
     _more: trio.Event = attrs.field(factory=trio.Event)
+    _wanted: trio.Event = attrs.field(factory=trio.Event)  # there is something to do
 
     # Told what to do
 
@@ -135,6 +136,7 @@ class Person:
         id_ = f"{self.name}-{self._numbers}"
         self.stage.ledger.sent[id_] = Sent(self.name, channel, self._numbers, type_, raw)
         self.queue.append(id_)
+        self._wanted.set()
         self._more.set()
 
     def watch(self, channel: str, start: str, on_lag: str) -> None:
@@ -142,6 +144,7 @@ class Person:
         if channel in self.views:
             return
         view = self.views[channel] = View(self.name, channel, start, on_lag, self.stage)
+        self._wanted.set()
         self._start(view)
 
     def leave(self, channel: str) -> None:
@@ -157,13 +160,15 @@ class Person:
     def go_home(self) -> None:
         """Leave, with a goodbye."""
         self._going = True
+        self._wanted.set()
         if self._nursery is not None:
             self._nursery.cancel_scope.cancel(reason="the simulation is over")
 
     # Doing it
 
     async def run(self) -> None:
-        """Take part, until told to go home, or cancelled."""
+        """Take part once there is something to do, until told to go home, or cancelled."""
+        await self._wanted.wait()
         while not self._going:
             async with open_client(
                 URL, token=self._token, open_stream=self.stage.network.opener(self.name)

@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 import attrs
 
 PUBLISHERS: Final = ("pat", "pia")
-VIEWERS: Final = ("vic", "val", "vera")
+VIEWERS: Final = ("vic", "val")
 PEOPLE: Final = PUBLISHERS + VIEWERS
 CHANNELS: Final = ("session:1", "session:2")
 _SECONDS: Final = (0.0, 0.0, 0.01, 0.2, 1.0, 3.0, 12.0, 45.0)
@@ -187,7 +187,7 @@ _FAULTS: Final[dict[str, tuple[float | str | None, ...]]] = {
     "half_close": ("up", "down"),
     "stall": (None, "up", "down"),
     "slow": (100, 2000),
-    "crumble": (1, 7),
+    "crumble": (1, 20, 20, 20),
     "delay": (0.05, 2.0),
 }
 

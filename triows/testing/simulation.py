@@ -34,7 +34,7 @@ from triows.testing.schedule import (
     Unsubscribe,
 )
 from triows.testing.virtual import replaced, run
-from triows.testing.world import SMALL, Complaints, World
+from triows.testing.world import SMALL, SWIFT, Complaints, World
 
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108 a store there need not wait for a disk
 _LAST: Final = 40  # entries of a trace that are shown
@@ -147,8 +147,7 @@ async def _act(world: World, steps: tuple[Step, ...], *, stay: bool) -> None:
             nursery.start_soon(world.run_server)
             await world.wait_up()
             async with trio.open_nursery() as people:
-                for person in world.people.values():
-                    people.start_soon(person.run)
+                world.invite(people)
                 for step in steps:
                     world.note(step)
                     if isinstance(step, Advance):
@@ -195,7 +194,7 @@ def simulate(schedule: Schedule) -> Outcome:
         return world
 
     logger = logging.getLogger("triows")
-    with _directory(schedule) as directory, replaced(*(SMALL if schedule.small else ())):
+    with _directory(schedule) as directory, replaced(*SWIFT, *(SMALL if schedule.small else ())):
         world = run(main, schedule.seed)
     return Outcome(schedule, tuple(world.wrong), world.digest(), tuple(world.trace))
 

@@ -6,16 +6,20 @@ looked at before.
 
 from __future__ import annotations
 
+import math
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, final
 
 import msgspec
 
+from triows.frames import mask
 from triows.testing.ledger import Blame, Cursor, Ledger
 
 _TEXT: Final = 1
 _CLOSE: Final = 8
+_LATE: Final = 0.001  # seconds: the same moment by two clocks
 _ANSWERS: Final = frozenset({"ack", "error", "auth", "pong"})
 _PUBLISHED: Final = frozenset({"log", "status", "event", "command", "end"})
 
@@ -74,7 +78,7 @@ class Frames:
             return None
         payload = bytes(buffer[start : start + size])
         if key:
-            payload = bytes(b ^ key[i & 3] for i, b in enumerate(payload))
+            payload = mask(payload, key)
         opcode = buffer[0] & 0x0F
         del buffer[: start + size]
         return opcode, payload
@@ -112,6 +116,7 @@ class Witness:
         self._asked: deque[Said] = deque()
         self._cursors: dict[str, Cursor] = {}
         self._closed = False
+        self._expires_at = math.inf  # seconds since 1970
 
     def up(self, data: bytes) -> None:
         """Take what the client sends."""
@@ -139,6 +144,8 @@ class Witness:
         self._blame(f"on a connection of {self.name}: {what}")
 
     def _take(self, said: Said) -> None:
+        if said.type == "auth":
+            self._expires_at = said.value["expires_at"]
         if said.type in _ANSWERS and said.id is not None:
             self._answered(said)
         elif said.type == "gap":
@@ -186,8 +193,12 @@ class Witness:
 
     def _message(self, said: Said) -> None:
         cursor = self._cursors.get(said.channel or "")
-        if cursor is None or self.muted:
-            state = "muted" if self.muted else "not watched"
-            self._wrong(f"a message on {said.channel} offset {said.offset}, which is {state}")
+        what = f"offset {said.offset} of {said.channel}"
+        if self.muted:
+            self._wrong(f"{what}, to somebody whose token was revoked")
+        if time.time() > self._expires_at + _LATE:
+            self._wrong(f"{what}, to somebody whose token has expired")
+        if cursor is None:
+            self._wrong(f"{what}, which is not watched")
             return
         cursor.message(said.offset or 0, said.id, said.type, bytes(said.data))
