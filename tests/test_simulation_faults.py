@@ -21,7 +21,7 @@ from triows.pager import Pager
 from triows.requests import SubscribeData
 from triows.sender import Sender
 from triows.testing.schedule import draw
-from triows.testing.simulation import shrink, simulate
+from triows.testing.simulation import simulate
 from triows.viewer import Subscription as View
 
 SEEDS: Final = 150
@@ -290,6 +290,5 @@ def test_planted_fault_is_found(plant: Plant, store: str, monkeypatch: pytest.Mo
     for seed in range(SEEDS):
         outcome = simulate(draw(seed, store))
         if outcome.wrong:
-            print(seed, outcome.wrong[0])
             return
     pytest.fail(f"not found in {SEEDS} seeds")

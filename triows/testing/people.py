@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from triows.client import Client, open_client
-from triows.errors import ConnectionClosed, ErrorCode, HandshakeRefused, RequestError
+from triows.errors import ConnectionClosed, ErrorCode, HandshakeRefused, RequestError, TriowsError
 from triows.hub import OnLag
 from triows.messages import Message, MessageType, Position
 from triows.testing.ledger import Blame, Cursor, Ledger, Sent
@@ -107,6 +107,7 @@ class Person:
 
     Attributes:
         lifetime: seconds that a token is good for.
+        renewed: whether a new one is had in time.
         pause: seconds that each message takes to read.
         views: by channel.
         queue: what is to be published.
@@ -116,6 +117,7 @@ class Person:
     stage: Stage
     blame: Blame
     lifetime: float = 3600.0
+    renewed: bool = True
     pause: float = 0.0
     views: dict[str, View] = attrs.field(factory=dict)
     queue: deque[str] = attrs.field(factory=deque)
@@ -157,6 +159,19 @@ class Person:
         if self._publishing is not None:
             self._publishing.cancel(reason="a step of the schedule")
 
+    def come_back(self, lifetime: float, *, renewed: bool) -> None:
+        """Leave, and come back with tokens of another life."""
+        self.lifetime, self.renewed = lifetime, renewed
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel(reason="a step of the schedule")
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection; who takes no part needs none."""
+        if not self._wanted.is_set():
+            return True
+        return self._client is not None and self._client._talking is not None
+
     def go_home(self) -> None:
         """Leave, with a goodbye."""
         self._going = True
@@ -171,7 +186,10 @@ class Person:
         await self._wanted.wait()
         while not self._going:
             async with open_client(
-                URL, token=self._token, open_stream=self.stage.network.opener(self.name)
+                URL,
+                token=self._renew if self.renewed else self._token(),
+                open_stream=self.stage.network.opener(self.name),
+                on_state=self._on_state,
             ) as client:
                 async with trio.open_nursery() as self._nursery:
                     self._client = client
@@ -183,7 +201,14 @@ class Person:
             if not self._going:
                 await trio.sleep(_PAUSE)
 
-    async def _token(self) -> str:
+    def _on_state(self, state: str, reason: TriowsError | None) -> None:
+        if state == "failed" and isinstance(reason, _LOST):
+            self._lost(reason)
+
+    async def _renew(self) -> str:
+        return self._token()
+
+    def _token(self) -> str:
         return self.stage.tokens.make(self.name, ttl=self.lifetime)
 
     def _start(self, view: View) -> None:

@@ -11,6 +11,7 @@ import attrs
 PUBLISHERS: Final = ("pat", "pia")
 VIEWERS: Final = ("vic", "val")
 PEOPLE: Final = PUBLISHERS + VIEWERS
+LISTENER: Final = "the application"
 CHANNELS: Final = ("session:1", "session:2")
 _SECONDS: Final = (0.0, 0.0, 0.01, 0.2, 1.0, 3.0, 12.0, 45.0)
 
@@ -106,10 +107,11 @@ class Revoke:
 
 @attrs.frozen
 class Lifetime:
-    """Give somebody tokens of so many seconds from now on."""
+    """Have somebody come back with tokens of so many seconds, renewed in time or not."""
 
     who: str
     seconds: float
+    renewed: bool
 
 
 @attrs.frozen
@@ -199,11 +201,11 @@ _DRAWN: Final[dict[Callable[[random.Random], Step], int]] = {
     _fault: 18,
     lambda r: Heal(r.choice(PEOPLE)): 6,
     lambda r: Unsubscribe(r.choice(PEOPLE), r.choice(CHANNELS)): 3,
-    lambda r: Read(r.choice(VIEWERS), r.choice((0.0, 0.1, 2.0))): 3,
+    lambda r: Read(r.choice((*VIEWERS, LISTENER)), r.choice((0.0, 0.1, 2.0))): 3,
     lambda r: Impatience(r.choice(PUBLISHERS)): 3,
     lambda r: Restart(r.choice(("drain", "crash")), r.choice((0.0, 0.5, 5.0))): 4,
     lambda r: Revoke(r.choice(PEOPLE)): 2,
-    lambda r: Lifetime(r.choice(PEOPLE), r.choice((2.0, 10.0, 3600.0))): 2,
+    lambda r: Lifetime(r.choice(PEOPLE), r.choice((2.0, 10.0, 3600.0)), r.random() < 0.5): 2,
     lambda r: SlowDisk(r.choice((-1.0, 0.0, 0.02, 0.5))): 3,
     lambda r: End(r.choice(PUBLISHERS), r.choice(CHANNELS)): 1,
 }

@@ -16,6 +16,7 @@ import trio
 
 from triows.bus import store
 from triows.messages import MessageType
+from triows.testing.listening import Complaints
 from triows.testing.schedule import (
     Advance,
     End,
@@ -33,8 +34,9 @@ from triows.testing.schedule import (
     Subscribe,
     Unsubscribe,
 )
+from triows.testing.tuning import SMALL, SWIFT
 from triows.testing.virtual import replaced, run
-from triows.testing.world import SMALL, SWIFT, Complaints, World
+from triows.testing.world import World
 
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108 a store there need not wait for a disk
 _LAST: Final = 40  # entries of a trace that are shown
@@ -92,7 +94,7 @@ def _(step: Unsubscribe, world: World) -> None:
 
 @perform.register
 def _(step: Read, world: World) -> None:
-    world.people[step.who].pause = step.seconds
+    world.readers[step.who].pause = step.seconds
 
 
 @perform.register
@@ -125,7 +127,7 @@ def _(step: Revoke, world: World) -> None:
 
 @perform.register
 def _(step: Lifetime, world: World) -> None:
-    world.people[step.who].lifetime = step.seconds
+    world.people[step.who].come_back(step.seconds, renewed=step.renewed)
 
 
 @perform.register

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import traceback
 from pathlib import Path
-from typing import Final, TypeAlias, final
+from typing import Final, final
 
 import attrs
 import trio
 
-from triows import connection, hub, pager, sender, stall, transport, viewer
-from triows import server as supervisor
-from triows.bus import sqlite
+from triows import hub, viewer
 from triows.codec import decode
 from triows.config import LogLimits, Settings
-from triows.errors import RequestError
+from triows.errors import ErrorCode, RequestError
 from triows.logs import Log
+from triows.messages import Message, MessageType
 from triows.server import Server, open_server
 from triows.testing.bounds import broken
 from triows.testing.disk import Disk, crash
-from triows.testing.ledger import Ledger
+from triows.testing.ledger import Ledger, Sent
+from triows.testing.listening import Listener
 from triows.testing.network import Link, Network
 from triows.testing.people import Person
-from triows.testing.schedule import PEOPLE, Schedule
+from triows.testing.schedule import CHANNELS, LISTENER, PEOPLE, Schedule
 from triows.testing.streams import Tap
 from triows.testing.tokens import Tokens
 from triows.testing.witness import Said, Witness
@@ -32,28 +31,10 @@ from triows.testing.witness import Said, Witness
 QUIET: Final = 400.0
 """Seconds after the last step within which everybody has to have got everything."""
 
+_PROMPT: Final = 1.0  # seconds within which everything comes if nothing fails
+_ROUNDS: Final = 2  # messages published to see that
 _LOOK: Final = 0.5  # seconds between two looks whether they have
 _WINDOW: Final = 100_000.0  # seconds for which ids are remembered: longer than any schedule
-_EXPECTED: Final = ("triows.store", "triows.pager")  # loggers that tell of a failing disk
-
-_Changes: TypeAlias = tuple[tuple[object, str, object], ...]
-
-SWIFT: Final[_Changes] = (
-    (stall, "INTERVAL", 1000.0),
-    (supervisor, "open_doors", lambda *_: (None, ImportError("no HTTP in simulations"))),
-)
-"""What simulations do without, since nothing in them needs it and it takes half of the time."""
-
-SMALL: Final[_Changes] = (
-    (viewer, "BUFFER", 4),
-    (hub, "PULL_BYTES", 400),
-    (sender, "PULL_BYTES", 400),
-    (pager, "PAGE_BYTES", 400),
-    (transport, "_PIECE", 100),
-    (connection, "BACKLOG", 1000),
-    (sqlite, "FILED_MESSAGES", 7),
-)
-"""Bounds that few messages reach, in place of the usual ones."""
 
 
 @final
@@ -79,6 +60,8 @@ class World:
         self.tokens = Tokens()
         self.ledger = Ledger(self.blame)
         self.people = {name: Person(name, self, self.blame) for name in PEOPLE}
+        self.listener = Listener(self)
+        self.readers: dict[str, Person | Listener] = {LISTENER: self.listener, **self.people}
         self.server: Server | None = None
         self.disk = Disk()
         self.scope = trio.CancelScope()
@@ -164,12 +147,17 @@ class World:
         while not self._over:
             self.disk, self._stop = Disk(), trio.Event()
             with trio.CancelScope() as self._process:
-                async with open_server(
-                    settings=self._settings, auth=self.tokens, listen=self.network.port()
-                ) as self.server:
+                async with (
+                    open_server(
+                        settings=self._settings, auth=self.tokens, listen=self.network.port()
+                    ) as self.server,
+                    trio.open_nursery() as nursery,
+                ):
                     await self._check_kept(self.server)
+                    nursery.start_soon(self.listener.run, self.server)
                     self._up.set()
                     await self._stop.wait()
+                    nursery.cancel_scope.cancel(reason="the server stops")
                     began = trio.current_time()
                 self._check_drained(trio.current_time() - began)
             self.server, self._up = None, trio.Event()
@@ -208,7 +196,10 @@ class World:
             witness.muted = witness.muted or witness.name == who
 
     def _check_drained(self, seconds: float) -> None:
-        most = self._settings.limits.drain_timeout
+        limits = self._settings.limits
+        most = limits.drain_timeout
+        if self._over:  # nothing fails any more
+            most = limits.close_timeout + _PROMPT
         if seconds > most * (1 if self._settings.store.startswith("memory") else 2) + 0.001:
             self.blame(f"a drain took {seconds:g} s; the limit is {most:g} s")
         if self.network.links:
@@ -251,19 +242,47 @@ class World:
     # The end
 
     async def settle(self) -> None:
-        """Have everything work again, and wait until everybody has got everything."""
+        """Have everything work again, and wait until everybody has got everything; then, when all
+        are connected and nothing fails, what is published has to come at once.
+        """
         for person in self.people.values():
-            person.lifetime, person.pause = 3600.0, 0.0
+            person.lifetime, person.renewed = 3600.0, True
+        for reader in self.readers.values():
+            reader.pause = 0.0
+        await self._wait_for_all(QUIET)
+        for number in range(_ROUNDS if not self.wrong else 0):
+            await self._publish_more(number)
+            await self._wait_for_all(_PROMPT)
+        if not self.wrong:
+            assert self.server is not None
+            await self._check_kept(self.server)
+
+    async def _publish_more(self, number: int) -> None:
+        """Publish a message on each channel, by the server itself."""
+        assert self.server is not None
+        for channel in CHANNELS:
+            message = Message(MessageType.LOG, b"%d" % number, id=f"{LISTENER} {number} {channel}")
+            assert message.id is not None
+            self.ledger.sent[message.id] = Sent(
+                LISTENER, channel, number, message.type, message.raw
+            )
+            try:
+                at = await self.server.publish(channel, message)
+                self.ledger.ack(channel, at.epoch, at.offset, message.id)
+            except RequestError as error:
+                if error.code is not ErrorCode.ENDED:
+                    self.blame(f"the application cannot publish: {error!r}")
+
+    async def _wait_for_all(self, seconds: float) -> None:
+        """Wait until everybody has got everything, so many seconds at most."""
         self._heal()
-        deadline = trio.current_time() + QUIET
+        deadline = trio.current_time() + seconds
         while waiting := await self._waiting():
             if trio.current_time() > deadline:
-                self.blame(f"after {QUIET:g} s without a fault {', '.join(waiting)}")
+                self.blame(f"after {seconds:g} s without a fault {', '.join(waiting)}")
                 return
             self._heal()
             await trio.sleep(_LOOK)
-        assert self.server is not None
-        await self._check_kept(self.server)
 
     def _heal(self) -> None:
         self.disk.seconds = 0.0
@@ -276,6 +295,7 @@ class World:
             return ["the server is not there"]
         assert self.server is not None
         waiting = [f"{p.name} publishes {p.queue[0]}" for p in self.people.values() if p.queue]
+        waiting += [f"{p.name} connects" for p in self.people.values() if not p.is_connected]
         for person in self.people.values():
             for channel, view in person.views.items():
                 try:
@@ -325,19 +345,3 @@ def _settings(schedule: Schedule, directory: Path) -> Settings:
         log = attrs.evolve(log, max_messages=6, max_bytes=8000, tail_bytes=1000)
     store = "memory://" if schedule.store == "memory" else f"sqlite:///{directory / 'store.db'}"
     return Settings(log=log, store=store)
-
-
-@final
-class Complaints(logging.Handler):
-    """Takes it for wrong when triows itself logs an error, or that a message is missing."""
-
-    def __init__(self, world: World) -> None:
-        super().__init__(logging.WARNING)
-        self._world = world
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Take one entry."""
-        text = record.getMessage()
-        serious = record.levelno >= logging.ERROR or text.startswith("a message is missing")
-        if serious and record.name not in _EXPECTED:
-            self._world.blame(f"{record.name} logged: {text}: {record.exc_info}")

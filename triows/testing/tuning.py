@@ -1,0 +1,28 @@
+"""What is otherwise in simulations than elsewhere, so that few seconds and messages are enough."""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+from triows import connection, hub, pager, sender, stall, transport, viewer
+from triows import server as supervisor
+from triows.bus import sqlite
+
+_Changes: TypeAlias = tuple[tuple[object, str, object], ...]
+
+SWIFT: Final[_Changes] = (
+    (stall, "INTERVAL", 1000.0),
+    (supervisor, "open_doors", lambda *_: (None, ImportError("no HTTP in simulations"))),
+)
+"""What simulations do without, since nothing in them needs it and it takes half of the time."""
+
+SMALL: Final[_Changes] = (
+    (viewer, "BUFFER", 4),
+    (hub, "PULL_BYTES", 400),
+    (sender, "PULL_BYTES", 400),
+    (pager, "PAGE_BYTES", 400),
+    (transport, "_PIECE", 100),
+    (connection, "BACKLOG", 1000),
+    (sqlite, "FILED_MESSAGES", 7),
+)
+"""Bounds that few messages reach, in place of the usual ones."""
