@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.support import Nursery, connect, frame, memory_server
+from tests.support import CLOSE, Nursery, connect, frame, memory_server
 from triows.bus import store
 from triows.codec import encode_json
 
@@ -21,6 +21,12 @@ async def slow(work: Callable[..., Any], *values: Any, limiter: Any = None) -> A
     """Do in the main thread, after a second, what is meant for another."""
     await trio.sleep(1)
     return work(*values)
+
+
+async def shielded(work: Callable[..., Any], *values: Any, limiter: Any = None) -> Any:
+    """The same, finished once it is begun, cancelled or not: as a thread does it."""
+    with trio.CancelScope(shield=True):
+        return await slow(work, *values)
 
 
 @pytest.mark.parametrize(
@@ -67,4 +73,24 @@ async def test_message_without_id_is_waited_for_too(
         answer = await peer.ask("history", id="2", channel=CHANNEL)
 
         assert answer["data"]["offset"] == 1
+        await trio.aclose_forcefully(peer.stream)
+
+
+@pytest.mark.parametrize("what", ["history", "subscribe"])
+async def test_revoked_gets_no_late_answer(
+    nursery: Nursery,
+    autojump_clock: MockClock,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+) -> None:
+    """Who is revoked while the disk reads for them is told nothing of what it has."""
+    monkeypatch.setattr(store, "in_thread", shielded)
+    async with memory_server(store=f"sqlite:///{tmp_path / 'store.db'}") as server:
+        peer = await connect(server, nursery)
+        await peer.say(what, id="1", channel=CHANNEL)
+        await wait_all_tasks_blocked()
+        server.revoke(user="me")
+
+        assert (await peer.receive())[0] == CLOSE
         await trio.aclose_forcefully(peer.stream)

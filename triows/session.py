@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, final
 
 import msgspec
+import trio
 
 from triows import requests
 from triows.auth import Action
@@ -164,6 +165,7 @@ class Session:
         await authorize(self._services, self._peer, Action.SUBSCRIBE, channel)
         self._check_room_for(channel)
         log = await self._services.bus.open(channel)
+        await _stop_if_closing()
         # No checkpoint from here on: what the ack says and where the cursor stands agree.
         cursor, gap = wanted.start(log)
         if channel in self._peer.subscriptions:
@@ -208,6 +210,7 @@ class Session:
         log = await self._services.bus.open(channel)
         first, last, end = wanted.bounds(log)
         texts = await self._services.bus.history(log, first, last, PAGE_BYTES)
+        await _stop_if_closing()
         following = first + len(texts)
         acknowledge(
             self._peer,
@@ -236,6 +239,13 @@ class Session:
 
     def _drop(self, channel: str) -> None:
         self._services.hub.unsubscribe(self._peer.subscriptions.pop(channel))
+
+
+async def _stop_if_closing() -> None:
+    """Go no further when the connection is to be closed, for a revocation perhaps: an engine
+    finishes what it has begun, cancelled or not, so that nobody has noticed yet.
+    """
+    await trio.lowlevel.checkpoint_if_cancelled()
 
 
 async def _publish(session: Session, request: Message) -> None:
