@@ -15,10 +15,10 @@ from triows.hub import OnLag
 from triows.messages import Message, MessageType, Position
 from triows.testing.ledger import Blame, Cursor, Ledger, Sent
 from triows.testing.network import Network
+from triows.testing.site import URL
 from triows.testing.tokens import Tokens
 from triows.viewer import Subscription
 
-URL: Final = "ws://server.test/ws"
 _AT_ONCE: Final = 8  # messages published without waiting for each
 _PAUSE: Final = 1.0  # seconds before somebody who was shown the door comes back
 _LOST: Final = (ConnectionClosed, HandshakeRefused)
@@ -162,8 +162,13 @@ class Person:
     def come_back(self, lifetime: float, *, renewed: bool) -> None:
         """Leave, and come back with tokens of another life."""
         self.lifetime, self.renewed = lifetime, renewed
-        if self._nursery is not None:
-            self._nursery.cancel_scope.cancel(reason="a step of the schedule")
+        self._end("a step of the schedule")
+
+    def _end(self, reason: str) -> None:
+        """Have the client there is leave, if there is one."""
+        nursery, self._nursery = self._nursery, None
+        if nursery is not None:
+            nursery.cancel_scope.cancel(reason=reason)
 
     @property
     def is_connected(self) -> bool:
@@ -176,8 +181,7 @@ class Person:
         """Leave, with a goodbye."""
         self._going = True
         self._wanted.set()
-        if self._nursery is not None:
-            self._nursery.cancel_scope.cancel(reason="the simulation is over")
+        self._end("the simulation is over")
 
     # Doing it
 
@@ -289,5 +293,4 @@ class Person:
         revoked = error.status == 401 if isinstance(error, HandshakeRefused) else error.code == 4503
         if not revoked:
             self.blame(f"the client of {self.name} gave up: {error}")
-        if self._nursery is not None:
-            self._nursery.cancel_scope.cancel(reason="the client has given up")
+        self._end("the client has given up")

@@ -13,6 +13,9 @@ VIEWERS: Final = ("vic", "val")
 PEOPLE: Final = PUBLISHERS + VIEWERS
 LISTENER: Final = "the application"
 CHANNELS: Final = ("session:1", "session:2")
+SLOWEST: Final = 2.0
+"""Seconds that somebody takes over a message, at most."""
+
 _SECONDS: Final = (0.0, 0.0, 0.01, 0.2, 1.0, 3.0, 12.0, 45.0)
 
 
@@ -201,7 +204,7 @@ _DRAWN: Final[dict[Callable[[random.Random], Step], int]] = {
     _fault: 18,
     lambda r: Heal(r.choice(PEOPLE)): 6,
     lambda r: Unsubscribe(r.choice(PEOPLE), r.choice(CHANNELS)): 3,
-    lambda r: Read(r.choice((*VIEWERS, LISTENER)), r.choice((0.0, 0.1, 2.0))): 3,
+    lambda r: Read(r.choice((*VIEWERS, LISTENER)), r.choice((0.0, 0.1, SLOWEST))): 3,
     lambda r: Impatience(r.choice(PUBLISHERS)): 3,
     lambda r: Restart(r.choice(("drain", "crash")), r.choice((0.0, 0.5, 5.0))): 4,
     lambda r: Revoke(r.choice(PEOPLE)): 2,

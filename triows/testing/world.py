@@ -23,7 +23,7 @@ from triows.testing.ledger import Ledger, Sent
 from triows.testing.listening import Listener
 from triows.testing.network import Link, Network
 from triows.testing.people import Person
-from triows.testing.schedule import CHANNELS, LISTENER, PEOPLE, Schedule
+from triows.testing.schedule import CHANNELS, LISTENER, PEOPLE, SLOWEST, Schedule
 from triows.testing.streams import Tap
 from triows.testing.tokens import Tokens
 from triows.testing.witness import Said, Witness
@@ -246,10 +246,12 @@ class World:
         are connected and nothing fails, what is published has to come at once.
         """
         for person in self.people.values():
-            person.lifetime, person.renewed = 3600.0, True
+            if not person.renewed:
+                person.come_back(3600.0, renewed=True)
         for reader in self.readers.values():
             reader.pause = 0.0
         await self._wait_for_all(QUIET)
+        await trio.sleep(SLOWEST)  # over the message that somebody has in hand
         for number in range(_ROUNDS if not self.wrong else 0):
             await self._publish_more(number)
             await self._wait_for_all(_PROMPT)
