@@ -92,6 +92,21 @@ async def test_no_directory(tmp_path: Path) -> None:
     assert "must be there" in message
 
 
+async def test_disk_that_fails_at_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that can be opened but not be read is the operator's matter, not a client's."""
+
+    def latest(self: Database) -> int:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(Database, "latest", latest)
+    with pytest.raises(ConfigError, match=r"store\.db: .* disk I/O error; see to its disk"):
+        async with running(path):
+            pass
+    monkeypatch.undo()
+    async with running(path):  # it was closed
+        pass
+
+
 async def test_no_database(path: Path) -> None:
     """Any other file is let be."""
     _write(path, b"some text that is no database" * 1000)

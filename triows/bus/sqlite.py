@@ -31,7 +31,7 @@ from triows.bus.staging import Draft, Outcome, Submitted, stage_all
 from triows.bus.store import RETRY_AFTER, Store, WallClock
 from triows.bus.tail import Shelf, Tail
 from triows.config import LogLimits
-from triows.errors import ErrorCode, RequestError
+from triows.errors import ConfigError, ErrorCode, RequestError
 from triows.frames import encode_frame, frame_payload
 from triows.logs import Log, Slice
 from triows.messages import Message, Receipt
@@ -73,6 +73,7 @@ class SQLiteBus(Bus):
         told: Told,
         clock: WallClock | None = None,
     ) -> None:
+        self._path = path
         self._clock = clock or WallClock()
         self._store = Store(path)
         self._shelf = Shelf(limits.total_bytes)
@@ -99,6 +100,11 @@ class SQLiteBus(Bus):
             self._loader.next_number, self._latest = await self._store.write(
                 lambda database: (database.next_channel(), database.latest())
             )
+        except RequestError as error:
+            await self._store.close()
+            raise ConfigError(
+                f"cannot open the store {self._path}: {error.message}; see to its disk"
+            ) from error
         except BaseException:
             await self._store.close()  # noqa: ASYNC102 it is shielded; a thread has no timeout
             raise
