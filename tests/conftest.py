@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import signal
 
+import pytest
+
 # A shell that starts a job in the background, or nohup, has it ignore these, and what we start
 # would inherit that: no Ctrl-C would reach a command under test.
 for _number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, signal.SIG_DFL)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How many simulations the slow part runs."""
+    parser.addoption(
+        "--simulations", type=int, default=1000, help="simulations run by the slow part"
+    )

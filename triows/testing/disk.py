@@ -25,6 +25,11 @@ class Disk:
         self.seconds = 0.0
         self.dead = False
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether it can be neither read nor written."""
+        return self.dead or self.seconds < 0
+
     async def work(self, work: Callable[..., Any], *values: Any, limiter: Any = None) -> Any:
         """Do what `trio.to_thread.run_sync` does: what has begun is finished, also if cancelled."""
         if limiter is None:
@@ -33,7 +38,7 @@ class Disk:
         async with limiter:
             with trio.CancelScope(shield=True):
                 await trio.sleep(abs(self.seconds))
-            if self.dead or self.seconds < 0:
+            if self.is_failing:
                 raise sqlite3.OperationalError("the disk of the simulation fails")
             return work(*values)
 

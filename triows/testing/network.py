@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, final
 
@@ -97,7 +98,7 @@ class Network:
         self._ports: list[MemoryPort] = []
 
     def port(self) -> MemoryPort:
-        """Return a port: what `open_server` takes as `listen`."""
+        """Return an open port: what `open_server` takes as `listen`, which closes it."""
         return MemoryPort(self._ports)
 
     def opener(self, name: str = "client") -> OpenStream:
@@ -119,12 +120,16 @@ class Network:
         link = Link(name, self._capacity)
         self.on_link(link)
         kind = FaultySocket if self.eager else FaultyStream
-        self._ports[-1].serve(kind(link.up, link.down), name, self._over(link))
         self.links.append(link)
+        self._ports[-1].serve(kind(link.up, link.down), name, self._over(link))
         return FaultyStream(link.down, link.up)
 
     def _over(self, link: Link) -> Callable[[], None]:
-        return lambda: self.links.remove(link)
+        def over() -> None:
+            self.links.remove(link)
+            link.cut()  # closed already, unless nobody ever accepted it
+
+        return over
 
     def of(self, name: str) -> list[Link]:
         """Return the connections of a name, oldest first."""
@@ -142,17 +147,27 @@ class MemoryPort:
     def __init__(self, ports: list[MemoryPort]) -> None:
         self.port = 0
         self._ports = ports  # those that are open, the newest last
-        self._nursery: trio.Nursery | None = None
-        self._serve: Serve | None = None
+        self._ports.append(self)
+        self._backlog: deque[tuple[Transport, Callable[[], None]]] = deque()
+        self._arrived = trio.lowlevel.ParkingLot()
 
     async def accept(self, nursery: trio.Nursery, serve: Serve) -> None:
         """Have connections served in `nursery`, until cancelled."""
-        self._nursery, self._serve = nursery, serve
-        self._ports.append(self)
         try:
-            await trio.sleep_forever()
+            while True:
+                while self._backlog:
+                    nursery.start_soon(_serve, serve, *self._backlog.popleft())
+                await self._arrived.park()
         finally:
+            self.close()
+
+    def close(self) -> None:
+        """Be there no longer."""
+        if self in self._ports:
             self._ports.remove(self)
+        while self._backlog:
+            _, over = self._backlog.popleft()
+            over()
 
     def serve(self, stream: FaultyStream, peer: str, over: Callable[[], None]) -> None:
         """Have one connection served.
@@ -162,9 +177,8 @@ class MemoryPort:
             peer: its network address.
             over: called when the server has let go of it.
         """
-        assert self._nursery is not None
-        assert self._serve is not None
-        self._nursery.start_soon(_serve, self._serve, Transport(stream, peer), over)
+        self._backlog.append((Transport(stream, peer), over))
+        self._arrived.unpark()
 
 
 async def _serve(

@@ -225,7 +225,7 @@ def draw(seed: int, store: str | None = None) -> Schedule:
     drawn = "sqlite" if r.random() < 0.1 else "memory"
     first = [_watch(r), _watch(r), _publish(r)]
     kinds, weights = tuple(_DRAWN), tuple(_DRAWN.values())
-    others = [draw_one(r) for draw_one in r.choices(kinds, weights, k=r.randint(4, 24))]
+    others = [draw_one(r) for draw_one in r.choices(kinds, weights, k=r.randint(3, 18))]
     return Schedule(
         seed=seed,
         store=store or drawn,

@@ -68,5 +68,9 @@ async def open_site(network: Network | None = None, **options: Any) -> AsyncIter
     """
     network, tokens = network or Network(), Tokens()
     options.setdefault("auth", tokens)
-    async with open_server(listen=network.port(), **options) as server:
-        yield Site(server, network, tokens)
+    port = network.port()
+    try:
+        async with open_server(listen=port, **options) as server:
+            yield Site(server, network, tokens)
+    finally:
+        port.close()

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final, TypeAlias
+
+import attrs
 
 from triows import connection, hub, pager, sender, stall, transport, viewer
 from triows import server as supervisor
 from triows.bus import sqlite
+from triows.config import LogLimits, Settings
+from triows.testing.schedule import Schedule
+
+_WINDOW: Final = 100_000.0  # seconds for which ids are remembered: longer than any schedule
 
 _Changes: TypeAlias = tuple[tuple[object, str, object], ...]
 
@@ -26,3 +33,12 @@ SMALL: Final[_Changes] = (
     (sqlite, "FILED_MESSAGES", 7),
 )
 """Bounds that few messages reach, in place of the usual ones."""
+
+
+def settings_of(schedule: Schedule, directory: Path) -> Settings:
+    """Return the settings of the server of a simulation, with its store in `directory`."""
+    log = LogLimits(idempotency_window=_WINDOW)
+    if schedule.small:
+        log = attrs.evolve(log, max_messages=6, max_bytes=8000, tail_bytes=1000)
+    store = "memory://" if schedule.store == "memory" else f"sqlite:///{directory / 'store.db'}"
+    return Settings(log=log, store=store)

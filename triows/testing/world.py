@@ -7,13 +7,11 @@ import traceback
 from pathlib import Path
 from typing import Final, final
 
-import attrs
 import trio
 
 from triows import hub, viewer
 from triows.codec import decode
-from triows.config import LogLimits, Settings
-from triows.errors import ErrorCode, RequestError
+from triows.errors import ConfigError, ErrorCode, RequestError
 from triows.logs import Log
 from triows.messages import Message, MessageType
 from triows.server import Server, open_server
@@ -26,6 +24,7 @@ from triows.testing.people import Person
 from triows.testing.schedule import CHANNELS, LISTENER, PEOPLE, SLOWEST, Schedule
 from triows.testing.streams import Tap
 from triows.testing.tokens import Tokens
+from triows.testing.tuning import settings_of
 from triows.testing.witness import Said, Witness
 
 QUIET: Final = 400.0
@@ -34,7 +33,6 @@ QUIET: Final = 400.0
 _PROMPT: Final = 1.0  # seconds within which everything comes if nothing fails
 _ROUNDS: Final = 2  # messages published to see that
 _LOOK: Final = 0.5  # seconds between two looks whether they have
-_WINDOW: Final = 100_000.0  # seconds for which ids are remembered: longer than any schedule
 
 
 @final
@@ -66,7 +64,7 @@ class World:
         self.disk = Disk()
         self.scope = trio.CancelScope()
         self.pull_bytes = 400 if schedule.small else hub.PULL_BYTES
-        self._settings = _settings(schedule, directory)
+        self._settings = settings_of(schedule, directory)
         self._witnesses: list[Witness] = []
         self._up, self._gone = trio.Event(), trio.Event()
         self._stop = trio.Event()
@@ -103,13 +101,7 @@ class World:
         return hashlib.sha256(repr(self.trace).encode()).hexdigest()
 
     def _observe(self, link: Link) -> None:
-        assert self.server is not None
-        server = self.server
-
-        def on_ack(channel: str, epoch: str, offset: int, id_: str) -> None:
-            self._check_ack(server, channel, epoch, offset, id_)
-
-        witness = Witness(link.name, self.ledger, self.blame, on_ack)
+        witness = Witness(link.name, self.ledger, self.blame, self._check_ack)
         witness.note = lambda said: self._heard(link.name, said)
         link.up.tap, link.down.tap = self._guarded(witness.up), self._guarded(witness.down)
         self._witnesses.append(witness)
@@ -129,8 +121,10 @@ class World:
     def _heard(self, name: str, said: Said) -> None:
         self.note("to", name, said.type, said.channel, said.offset)
 
-    def _check_ack(self, server: Server, channel: str, epoch: str, offset: int, id_: str) -> None:
+    def _check_ack(self, channel: str, epoch: str, offset: int, id_: str) -> None:
         """Check that an acknowledged message is kept, at the moment the client is told so."""
+        server = self.server
+        assert server is not None
         log = next((log for log in server._bus.logs() if log.channel == channel), None)
         if log is None:
             return  # on disk only; what is there is checked when the server starts again
@@ -147,24 +141,32 @@ class World:
         while not self._over:
             self.disk, self._stop = Disk(), trio.Event()
             with trio.CancelScope() as self._process:
-                async with (
-                    open_server(
-                        settings=self._settings, auth=self.tokens, listen=self.network.port()
-                    ) as self.server,
-                    trio.open_nursery() as nursery,
-                ):
-                    await self._check_kept(self.server)
-                    nursery.start_soon(self.listener.run, self.server)
-                    self._up.set()
-                    await self._stop.wait()
-                    nursery.cancel_scope.cancel(reason="the server stops")
-                    began = trio.current_time()
-                self._check_drained(trio.current_time() - began)
+                try:
+                    await self._serve()
+                except ConfigError as error:  # the disk fails; whoever supervises tries again
+                    self.note("cannot start", str(error))
             self.server, self._up = None, trio.Event()
             self.note("down")
             if not self._over:
                 await trio.sleep(self._down)
         self._gone.set()
+
+    async def _serve(self) -> None:
+        port = self.network.port()
+        try:
+            async with open_server(
+                settings=self._settings, auth=self.tokens, listen=port
+            ) as self.server:
+                async with trio.open_nursery() as nursery:
+                    await self._check_kept(self.server)
+                    nursery.start_soon(self.listener.run, self.server)
+                    self._up.set()
+                    await self._stop.wait()
+                    nursery.cancel_scope.cancel(reason="the server stops")
+                began = trio.current_time()
+        finally:
+            port.close()
+        self._check_drained(trio.current_time() - began)
 
     @property
     def is_up(self) -> bool:
@@ -207,6 +209,13 @@ class World:
 
     async def _check_kept(self, server: Server) -> None:
         """Check all that is kept, and that nothing is missing that was acknowledged."""
+        try:
+            await self._check_channels(server)
+        except RequestError:
+            if not self.disk.is_failing:
+                raise
+
+    async def _check_channels(self, server: Server) -> None:
         for channel, epoch in list(self.ledger.places):
             log = await server._bus.find(channel)
             if self._settings.store.startswith("memory"):
@@ -339,11 +348,3 @@ class World:
     async def wait_up(self) -> None:
         """Wait until a server runs."""
         await self._up.wait()
-
-
-def _settings(schedule: Schedule, directory: Path) -> Settings:
-    log = LogLimits(idempotency_window=_WINDOW)
-    if schedule.small:
-        log = attrs.evolve(log, max_messages=6, max_bytes=8000, tail_bytes=1000)
-    store = "memory://" if schedule.store == "memory" else f"sqlite:///{directory / 'store.db'}"
-    return Settings(log=log, store=store)
