@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import subprocess
 import sys
 import time
@@ -19,6 +20,8 @@ import triows
 from triows.testing import Link, Network, Site, Tokens, run
 from triows.testing.site import open_site
 
+ROOT = Path(__file__).parent.parent
+GUIDE = (ROOT / "docs" / "testing.md").read_text()
 CHANNEL = "session:1"
 
 
@@ -203,27 +206,45 @@ async def test_stream_that_is_closed(triows_clock: MockClock, nursery: trio.Nurs
     nursery.cancel_scope.cancel()
 
 
-def test_plugin_imports_nothing_at_start(tmp_path: Path) -> None:
-    """A run of pytest that does not use it pays nothing for it; pytest finds it by itself."""
-    (tmp_path / "test_it.py").write_text(
-        "import sys\n\n\ndef test_it(pytestconfig):\n    assert 'pytest_triows' in sys.modules\n"
-        "    assert not {'triows', 'trio', 'trio_websocket', 'msgspec'} & set(sys.modules)\n"
-    )
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "pytest_triows", "-W", "error"]
+def _pytest(directory: Path, *options: str) -> None:
+    """Run pytest on what is in a directory, with those plugins only that are named."""
     ran = subprocess.run(
-        [
-            *command,
-            "-p",
-            "no:cacheprovider",
-        ],
-        cwd=tmp_path,
-        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},  # others are slow to load
+        [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", *options],
+        cwd=directory,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
-
     assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_plugin_imports_nothing_at_start(tmp_path: Path) -> None:
+    """A run of pytest that does not use it pays nothing for it; pytest finds it by itself."""
+    (tmp_path / "test_it.py").write_text(
+        "import sys\n\n\ndef test_it():\n    assert 'pytest_triows' in sys.modules\n"
+        "    assert not {'triows', 'trio', 'trio_websocket', 'msgspec'} & set(sys.modules)\n"
+    )
+    _pytest(tmp_path, "-p", "pytest_triows")
+
     plugins = entry_points(group="pytest11", name="triows")
     assert [plugin.value for plugin in plugins] == ["pytest_triows"]
+
+
+def test_first_example_passes(tmp_path: Path) -> None:
+    """The one that docs/testing.md begins with, in a project of its own."""
+    example = re.search(r"(?ms)^```python\n(.*?)^```", GUIDE)
+    assert example is not None
+    (tmp_path / "test_it.py").write_text(example[1])
+
+    _pytest(tmp_path, "-p", "pytest_trio.plugin", "-p", "pytest_triows", "-o", "trio_mode=true")
+
+
+def test_documentation_shows_the_example_as_it_is() -> None:
+    """docs/testing.md has the files that are tested."""
+    shown = re.findall(r"(?ms)^<!-- (\S+) -->\n```python\n(.*?)^```", GUIDE)
+
+    assert [Path(name).name for name, _ in shown] == ["builds.py", "test_builds.py"]
+    for name, code in shown:
+        assert (ROOT / name).read_text() == code

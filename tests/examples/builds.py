@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -24,13 +24,13 @@ async def open_builds(**options: Any) -> AsyncIterator[triows.Server]:
         yield server
 
 
-async def follow(client: triows.Client, channel: str) -> AsyncIterator[str]:
-    """Yield the lines of a build as a terminal shows them, to its end."""
+async def follow(client: triows.Client, channel: str, show: Callable[[str], None]) -> None:
+    """Show the lines of a build, to its end."""
     async with client.subscribe(channel, from_start=True) as messages:
         async for message in messages:
             if message.type == "gap":
-                yield f"… {message.data['count']} lines are gone …"
+                show(f"… {message.data['count']} lines are gone …")
             elif message.type == "end":
-                yield f"({message.data['reason']})"
+                show(f"({message.data['reason']})")
             else:
-                yield message.data
+                show(message.data)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 import triows
 from tests.examples.builds import follow, open_builds
@@ -25,52 +26,55 @@ async def site() -> AsyncIterator[Site]:
 
 async def test_build_can_be_stopped(site: Site) -> None:
     """A command ends the build, and whoever watches sees that."""
+    lines: list[str] = []
     async with site.connect("ann") as ann, site.connect("vic", subscribe=["session:*"]) as vic:
         assert (await ann.command(BUILD, "stop"))["result"] == "stopped for ann"
-        assert [line async for line in follow(vic, BUILD)] == ["stop", "(stopped)"]
+        await follow(vic, BUILD, lines.append)
+        assert lines == ["stop", "(stopped)"]
         with pytest.raises(triows.RequestError, match="may not command"):
             await vic.command(BUILD, "stop")
 
 
 async def test_no_line_is_lost_with_a_connection(
-    site: Site, triows_clock: trio.testing.MockClock
+    site: Site, nursery: trio.Nursery, triows_clock: MockClock
 ) -> None:
     """The train goes into a tunnel after every tenth line."""
     lines: list[str] = []
+
+    def show(line: str) -> None:
+        lines.append(line)
+        if len(lines) % 10 == 0:
+            site.network.of("vic")[-1].reset()
+
+    async def build() -> None:
+        for number in range(40):
+            await site.server.publish(BUILD, triows.log(f"line {number}"))
+            await trio.sleep(0.1)  # virtual: over at once
+        await site.server.publish(BUILD, triows.end(reason="done"))
+
     async with site.connect("vic") as vic:
-        async with trio.open_nursery() as nursery:
-
-            async def watch() -> None:
-                async for line in follow(vic, BUILD):
-                    lines.append(line)
-                    if len(lines) % 10 == 0:
-                        site.network.of("vic")[-1].reset()
-
-            nursery.start_soon(watch)
-            for number in range(40):
-                await site.server.publish(BUILD, triows.log(f"line {number}"))
-                await trio.sleep(0.1)  # virtual: over at once
-            await site.server.publish(BUILD, triows.end(reason="done"))
+        nursery.start_soon(build)
+        await follow(vic, BUILD, show)
 
     assert lines == [*(f"line {number}" for number in range(40)), "(done)"]
 
 
 async def test_slow_viewer_is_told_what_it_missed(
-    site: Site, triows_clock: trio.testing.MockClock
+    site: Site, nursery: trio.Nursery, triows_clock: MockClock
 ) -> None:
     """Somebody whose network stalls while a thousand lines go by sees that some are gone."""
+    lines: list[str] = []
     async with site.connect("vic") as vic:
-        lines = follow(vic, BUILD)
-        await site.server.publish(BUILD, triows.log("first"))
-        assert await anext(lines) == "first"
+        nursery.start_soon(follow, vic, BUILD, lines.append)
+        await trio.sleep(1)
         site.network.of("vic")[0].stall("down")
         for number in range(1000):
-            await site.server.publish(BUILD, triows.log(number))
-        await trio.sleep(1)
+            await site.server.publish(BUILD, triows.log(f"line {number}"))
+            await trio.sleep(0.001)
         site.network.of("vic")[0].heal()
         await site.server.publish(BUILD, triows.end(reason="done"))
-        shown = [str(line) async for line in lines]
+        await trio.sleep(1)
 
-    gone = [line for line in shown if "are gone" in line]
+    gone = [line for line in lines if "are gone" in line]
     assert len(gone) == 1
-    assert shown[-2:] == ["999", "(done)"]
+    assert lines[-2:] == ["line 999", "(done)"]

@@ -101,7 +101,7 @@ class SQLiteBus(Bus):
                 lambda database: (database.next_channel(), database.latest())
             )
         except RequestError as error:
-            await self._store.close()
+            await self._store.close()  # noqa: ASYNC120 as below
             raise ConfigError(
                 f"cannot open the store {self._path}: {error.message}; see to its disk"
             ) from error

@@ -49,7 +49,7 @@ class Site:
             on_state: as of `open_client`.
         """
 
-        async def token() -> str:
+        async def token() -> str:  # noqa: ASYNC124 a client takes no other
             return self.tokens.make(user, ttl=ttl, admin=admin, **grants)
 
         opener = self.network.opener(user)
