@@ -25,6 +25,7 @@ from tests.support import (
     request_head,
     token,
 )
+from triows.testing import Network, open_site
 
 A, B = "session:a", "session:b"
 LIMITS = triows.Limits(ping_interval=30, pong_timeout=10, idle_timeout=300, close_timeout=1)
@@ -345,3 +346,24 @@ async def test_nothing_follows_a_close_frame(nursery: Nursery, autojump_clock: M
         assert (opcode, int.from_bytes(payload[:2], "big")) == (CLOSE, 4503)
 
         assert not await peer.stream.receive_some()
+
+
+async def test_revoked_gets_no_more_when_there_is_room_again(
+    triows_clock: MockClock,
+) -> None:
+    """What a full socket had not taken is not sent, even if it takes more at that very moment."""
+    sent: list[bytes] = []
+    async with open_site(Network(capacity=500)) as site:
+        async with site.connect("vic") as vic, vic.subscribe(A, tail=0) as messages:
+            await wait_all_tasks_blocked()
+            (link,) = site.network.links
+            link.stall("down")
+            for _ in range(5):
+                await site.server.publish(A, triows.log("x" * 200))
+            await wait_all_tasks_blocked()
+            link.down.set(capacity=10_000, tap=sent.append)
+            assert site.server.revoke(user="vic") == 1
+            await trio.sleep(2)
+            assert messages.position is not None
+
+    assert not sent

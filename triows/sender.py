@@ -246,6 +246,7 @@ class Sender:
                 lost = await self._send_some(self._unsent)
                 if lost is not None:
                     self._owner.lose(lost)
+                if self._stopped:
                     return
             self._unsent = None
             self._tell_progress()
@@ -255,7 +256,11 @@ class Sender:
         """Wait until the socket takes a part; return why it never will, if so."""
         with trio.move_on_after(self._timeout) as scope:
             try:
-                self._unsent = unsent[await self._transport.send_some(unsent) :]
+                await self._transport.wait_writable()
+                if self._stopped:  # meanwhile: a peer that was revoked gets no more of it
+                    return None
+                sent = self._transport.try_send(unsent) or await self._transport.send_some(unsent)
+                self._unsent = unsent[sent:]
             except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
                 return Close(CloseCode.ABNORMAL, "the peer is gone")
         if scope.cancelled_caught:

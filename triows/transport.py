@@ -106,6 +106,18 @@ class Transport:
         self.sent += sent
         return sent
 
+    async def wait_writable(self) -> None:
+        """Wait until `try_send` may send something; at once for a stream that cannot say when.
+
+        Raises:
+            OSError, trio.BrokenResourceError: the peer is gone.
+        """
+        if self._socket is not None:
+            await trio.lowlevel.wait_writable(self._socket)
+        elif self._eager is not None:
+            assert self._stream is not None
+            await self._stream.wait_send_all_might_not_block()
+
     async def send_some(self, data: bytes | memoryview) -> int:
         """Wait until some of `data` was accepted; return how many bytes.
 
@@ -114,13 +126,10 @@ class Transport:
         Raises:
             OSError, trio.BrokenResourceError: the peer is gone.
         """
-        if self._socket is not None:
-            await trio.lowlevel.wait_writable(self._socket)
+        await self.wait_writable()
+        if self._socket is not None or self._eager is not None:
             return self.try_send(data)
         assert self._stream is not None
-        if self._eager is not None:
-            await self._stream.wait_send_all_might_not_block()
-            return self.try_send(data)
         piece = data[:_PIECE]
         await self._stream.send_all(piece)
         self.sent += len(piece)
