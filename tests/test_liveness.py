@@ -362,7 +362,7 @@ async def test_revoked_gets_no_more_when_there_is_room_again(
                 await site.server.publish(A, triows.log("x" * 200))
             await wait_all_tasks_blocked()
             link.down.set(capacity=10_000, tap=sent.append)
-            assert site.server.revoke(user="vic") == 1
+            assert await site.server.revoke(user="vic") == 1
             await trio.sleep(2)
             assert messages.position is not None
 

@@ -90,7 +90,7 @@ async def test_revoked_gets_no_late_answer(
         peer = await connect(server, nursery)
         await peer.say(what, id="1", channel=CHANNEL)
         await wait_all_tasks_blocked()
-        server.revoke(user="me")
+        await server.revoke(user="me")
 
         assert (await peer.receive())[0] == CLOSE
         await trio.aclose_forcefully(peer.stream)

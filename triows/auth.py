@@ -95,7 +95,7 @@ class Revocation:
 
     token_id: str | None = None
     user: str | None = None
-    at: float = attrs.field(factory=time.time)
+    at: float = attrs.field(factory=lambda: time.time())  # looked up then: tests set the clock
 
     def __attrs_post_init__(self) -> None:
         if (self.token_id is None) == (self.user is None):

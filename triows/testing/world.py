@@ -69,6 +69,7 @@ class World:
         self._up, self._gone = trio.Event(), trio.Event()
         self._stop = trio.Event()
         self._process = trio.CancelScope()
+        self._tasks: trio.Nursery | None = None  # of the server, while it runs
         self._down = 0.0
         self._over = False
 
@@ -142,10 +143,11 @@ class World:
             self.disk, self._stop = Disk(), trio.Event()
             with trio.CancelScope() as self._process:
                 try:
-                    await self._serve()
-                except ConfigError as error:  # the disk fails; whoever supervises tries again
-                    self.note("cannot start", str(error))
-            self.server, self._up = None, trio.Event()
+                    async with trio.open_nursery() as self._tasks:
+                        await self._serve()
+                except* ConfigError as group:  # the disk fails; whoever supervises tries again
+                    self.note("cannot start", str(group.exceptions[0]))
+            self.server, self._tasks, self._up = None, None, trio.Event()
             self.note("down")
             if not self._over:
                 await trio.sleep(self._down)
@@ -191,11 +193,16 @@ class World:
 
     def revoke(self, who: str) -> None:
         """Revoke all tokens of somebody, who is told nothing more from now on."""
-        if self.server is None:
-            return
-        self.server.revoke(user=who)
+        if self.server is not None and self._tasks is not None:
+            self._tasks.start_soon(self._revoke, self.server, who)
+
+    async def _revoke(self, server: Server, who: str) -> None:
         for witness in self._witnesses:
             witness.muted = witness.muted or witness.name == who
+        try:
+            await server.revoke(user=who)  # who is cut at once; the disk may be slow, or fail
+        except RequestError as error:
+            self.note("not kept", str(error))
 
     def _check_drained(self, seconds: float) -> None:
         limits = self._settings.limits
