@@ -12,11 +12,11 @@ import trio
 from triows import hub, viewer
 from triows.codec import decode
 from triows.errors import ConfigError, ErrorCode, RequestError
-from triows.logs import Log
 from triows.messages import Message, MessageType
 from triows.server import Server, open_server
 from triows.testing.bounds import broken
 from triows.testing.disk import Disk, crash
+from triows.testing.keeping import check_kept
 from triows.testing.ledger import Ledger, Sent
 from triows.testing.listening import Listener
 from triows.testing.network import Link, Network
@@ -215,45 +215,11 @@ class World:
             self.blame(f"{len(self.network.links)} connections are left after a drain")
 
     async def _check_kept(self, server: Server) -> None:
-        """Check all that is kept, and that nothing is missing that was acknowledged."""
         try:
-            await self._check_channels(server)
+            await check_kept(server, self.ledger, self.blame)
         except RequestError:
             if not self.disk.is_failing:
                 raise
-
-    async def _check_channels(self, server: Server) -> None:
-        for channel, epoch in list(self.ledger.places):
-            log = await server._bus.find(channel)
-            if self._settings.store.startswith("memory"):
-                if log is None or log.epoch != epoch:
-                    continue  # gone with its process
-            elif log is None or log.epoch != epoch:
-                self.blame(f"{channel} has lost epoch {self.ledger.number(epoch)}")
-                continue
-            await self._check_log(server, log)
-
-    async def _check_log(self, server: Server, log: Log) -> None:
-        acknowledged = self.ledger.acknowledged.get((log.channel, log.epoch), 0)
-        if log.head < acknowledged:
-            self.blame(f"{log.channel} is at {log.head}; {acknowledged} was acknowledged")
-        first = log.earliest
-        while first <= log.head:
-            texts = await server._bus.history(log, first, log.head, 4000)
-            if not texts and first >= log.earliest:
-                self.blame(f"{log.channel}: offset {first} of {log.earliest} to {log.head} is gone")
-                return
-            for text in texts:
-                message = decode(text)
-                if message.offset != first:
-                    self.blame(f"{log.channel} holds {message.offset} in the place of {first}")
-                self.ledger.message(
-                    log.channel, log.epoch, first, message.id, message.type, message.raw
-                )
-                first += 1
-            first = max(first, log.earliest)
-        if self._settings.store.startswith("memory"):  # a disk that fails puts messages off
-            self.ledger.check_order(log.channel, log.epoch)
 
     # The end
 
