@@ -315,3 +315,27 @@ async def test_half_a_character(path: Path, options: dict[str, str]) -> None:
         assert after[0].code is ErrorCode.BAD_REQUEST
         assert [o.offset for o in (*before, *last) if isinstance(o, Receipt)] == [1, 2]
         assert list((await bench.kept("a:1")).values()) == [1, 3]
+
+
+@pytest.mark.parametrize("count", [1, 79, 80, 81, 128, 200, 256, 257, 700])
+async def test_batches_of_all_sizes(path: Path, gate: Gate, count: int) -> None:
+    """However many are stored at once, in one statement or several: all are there, in order."""
+    async with running(path) as bench:
+        bench.submit("a:0", 0)
+        await gate.wait(1)
+        for number in range(count):
+            bench.submit(f"a:{number % 2}", number)
+        gate.let_through(3)
+        await bench.bus.settle()
+        bench.submit("a:0", 0)  # to channels that the file has: no row of theirs is written
+        for number in range(count - 1):
+            bench.submit(f"a:{number % 2}", number)
+        await bench.bus.settle()
+        assert gate.commits == [1, count, count]
+    async with running(path) as bench:
+        for parity in (0, 1):
+            first = [n for n in range(count) if n % 2 == parity]
+            second = [n for n in range(count - 1) if n % 2 == parity]
+            extra = [[0], [0]] if parity == 0 else [[], []]
+            kept = list((await bench.kept(f"a:{parity}")).values())
+            assert kept == [*extra[0], *first, *extra[1], *second]

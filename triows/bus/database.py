@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final, NamedTuple, final
+from typing import Any, Final, NamedTuple, TypeAlias, final
 
 from triows.auth import Revocation
 from triows.logs import MESSAGE_OVERHEAD
@@ -26,6 +26,8 @@ TRIMMED_MESSAGES: Final = 1000
 
 _TRIMMED_BYTES: Final = 4 * 1024 * 1024
 _MOST_ROWS: Final = 256  # inserted by one statement; a power of two
+_EXACT_ROWS: Final = 80  # up to so many by one statement whatever their number
+_STATEMENTS: Final = 256  # that stay prepared: there are fewer
 _BUSY_TIMEOUT: Final = 5.0  # seconds to wait for somebody else's lock: a backup, for example
 
 
@@ -43,14 +45,8 @@ class ChannelRow(NamedTuple):
     bytes: int
 
 
-class MessageRow(NamedTuple):
-    """What is stored of a message: `key` is user and id, `text` what viewers get."""
-
-    channel: int
-    offset: int
-    at: int
-    key: str | None
-    text: bytes | memoryview
+MessageRow: TypeAlias = tuple[int, int, int, str | None, bytes | memoryview]
+"""What is stored of a message: channel, offset, time, user and id, and what viewers get."""
 
 
 class Bounds(NamedTuple):
@@ -94,7 +90,11 @@ class Database:
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self.path, _BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+            self.path,
+            _BUSY_TIMEOUT,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=_STATEMENTS,
         )
         connection.execute("PRAGMA synchronous = FULL")
         return connection
@@ -134,9 +134,12 @@ class Database:
         Raises:
             sqlite3.Error: nothing was stored.
         """
+        if not channels and len(messages) <= _EXACT_ROWS:
+            self._insert(_APPEND, messages, "")  # one step: a transaction by itself
+            return
         with self.transaction():
             self._insert(_UPSERT, channels, _UPDATE)
-            self._insert("INSERT INTO journal VALUES ", messages, "")
+            self._insert(_APPEND, messages, "")
 
     def revoke(self, revocation: Revocation) -> None:
         """Store a revocation; on the disk when this returns.
@@ -176,12 +179,14 @@ class Database:
                 self._connection.execute(statement)
 
     def _insert(self, head: str, rows: Sequence[tuple[Any, ...]], tail: str) -> None:
-        """Insert many rows in few steps: numbers of rows are powers of two, so that the
+        """Insert many rows in few steps: numbers of rows are small or powers of two, so that the
         statements are few too, and stay prepared.
         """
         at = 0
         while at < len(rows):
-            count = min(_MOST_ROWS, 1 << (len(rows) - at).bit_length() - 1)
+            count = len(rows) - at
+            if count > _EXACT_ROWS:
+                count = min(_MOST_ROWS, 1 << count.bit_length() - 1)
             values = list(chain.from_iterable(rows[at : at + count]))
             sql = head + _placeholders(count, len(values) // count) + tail
             self._connection.execute(sql, values)
@@ -274,6 +279,7 @@ class Database:
 
 
 _ANY_TEXT: Final = ("utf-8", "surrogatepass")  # a token's JSON may have halves of characters
+_APPEND: Final = "INSERT INTO journal VALUES "
 _UPSERT: Final = "INSERT INTO channels VALUES "
 _UPDATE: Final = " ON CONFLICT (id) DO UPDATE SET ended = excluded.ended"
 _FILE: Final = (
@@ -295,7 +301,7 @@ _FILE: Final = (
 )
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=_STATEMENTS)
 def _placeholders(rows: int, columns: int) -> str:
     return ",".join(["(" + ",".join("?" * columns) + ")"] * rows)
 

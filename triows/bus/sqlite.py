@@ -23,7 +23,7 @@ import trio
 
 from triows.auth import Revocation
 from triows.bus import Bus, ChannelState, Done, Tell, Told
-from triows.bus.database import Database, MessageRow
+from triows.bus.database import Database
 from triows.bus.listing import list_channels
 from triows.bus.loader import Loader
 from triows.bus.retention import Retention
@@ -136,8 +136,9 @@ class SQLiteBus(Bus):
             done(message, RequestError(ErrorCode.UNAVAILABLE, reason, retry_after=RETRY_AFTER))
             return
         self._queued += size
+        if not self._queue:
+            self._lot.unpark()
         self._queue.append(Submitted(channel, message, user, done, size))
-        self._lot.unpark()
 
     async def open(self, channel: str) -> Log:
         """Return the channel's log; waits for the disk if it is not in memory.
@@ -257,9 +258,7 @@ class SQLiteBus(Bus):
             return RequestError(ErrorCode.UNAVAILABLE, reason, retry_after=RETRY_AFTER)
         self._latest = at = max(self._latest, self._clock.stored(now))
         channels = {d.log: d.channel_row(at) for d in drafts if not d.log.is_known or d.is_end}
-        rows = [
-            MessageRow(d.log.number, d.offset, at, d.key, frame_payload(d.frame)) for d in drafts
-        ]
+        rows = [(d.log.number, d.offset, at, d.key, frame_payload(d.frame)) for d in drafts]
         try:
             await self._store.write(
                 partial(Database.commit, channels=list(channels.values()), messages=rows)

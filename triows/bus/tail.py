@@ -10,6 +10,7 @@ from triows.config import LogLimits
 from triows.logs import ID_OVERHEAD, MESSAGE_OVERHEAD, Log
 from triows.messages import Message
 
+_HEADERS: Final = {126: 4, 127: 10}  # bytes before a frame's payload, if they are not 2
 _LOOKS: Final = 64  # logs looked at to get below the limit, at a time
 
 
@@ -96,7 +97,7 @@ class Tail(Log):
 
 def stored_size(frame: bytes) -> int:
     """Return with how many bytes the file counts a message."""
-    return len(frame) - {126: 4, 127: 10}.get(frame[1], 2) + MESSAGE_OVERHEAD
+    return len(frame) - _HEADERS.get(frame[1], 2) + MESSAGE_OVERHEAD
 
 
 @final
