@@ -334,3 +334,28 @@ def test_line_breaks_in_json(data: str) -> None:
     assert all(line.startswith("data: ") and "\r" not in line for line in lines[2:])
     found: Any = json.loads("\n".join(line.removeprefix("data: ") for line in lines[2:]))
     assert found["data"] == json.loads(data)
+
+
+async def test_events_of_an_engine_that_fails(
+    nursery: Nursery,
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What goes wrong in the server ends a stream with 1011, and is logged; it is not a stop."""
+    async with memory_server() as server:
+        await fill(server, 1, 1)
+        events = await watch(server, nursery)
+        assert await events.next() is not None
+
+        async def fail(*where: Any) -> list[bytes]:
+            await trio.lowlevel.checkpoint()
+            raise ValueError("a bug")
+
+        monkeypatch.setattr(server._bus, "history", fail)
+        await fill(server, 2, 2)
+        await wait_all_tasks_blocked()
+        closed = server.closed_connections()[-1]
+        assert (closed.code, closed.reason) == (1011, "the server failed")
+        assert "a bug" in caplog.text
+        assert not server.connections()

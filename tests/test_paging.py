@@ -19,6 +19,7 @@ from trio.testing import MockClock
 
 import triows
 from tests.support import Nursery, connect, memory_server, run_virtually
+from tests.support_http import watch
 from tests.support_store import MEMORY, inline, no_threads, until
 from triows.bus import sqlite, store
 from triows.bus.database import Database
@@ -218,6 +219,40 @@ async def test_disk_that_fails_while_viewers_read(
         monkeypatch.setattr(Reader, "page", page)
         await trio.sleep(2)
         assert _follow(await peer.hear_all(), 0) == 300
+
+
+async def test_disk_that_fails_while_events_are_read(
+    tmp_path: Path,
+    nursery: Nursery,
+    autojump_clock: MockClock,
+    no_threads: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An event stream waits for a disk that fails, says so, and goes on; or is disconnected."""
+    path = tmp_path / "store.db"
+    async with stored(path) as server:
+        epoch = await _publish(server, 300, size=1000, to="session:1")
+    page = Reader.page
+
+    def fail(*where: Any) -> list[bytes]:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    async with stored(path) as server:
+        monkeypatch.setattr(Reader, "page", fail)
+        events = await watch(server, nursery, f"?since={epoch}:0")
+        other = await watch(server, nursery, f"?since={epoch}:0")
+        await trio.sleep(5)
+        one, two = server.connections()
+        assert (one.lag, two.lag, one.state) == (300, 300, "open")
+        assert server.disconnect(two.id)
+        (last,) = await other.all()
+        assert (last.type, last.data["code"]) == ("close", 4503)
+        monkeypatch.setattr(Reader, "page", page)
+        for offset in range(1, 301):
+            event = await events.next()
+            assert event is not None
+            assert event.data["offset"] == offset
+        assert 4 <= events.comments <= 6
 
 
 async def test_listener_behind_memory(

@@ -8,15 +8,17 @@ from pathlib import Path
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.support_store import Bench, running, until
+from tests.support_store import Bench, no_threads, running, until
 from triows.bus import sqlite as engine
 from triows.bus.database import Database
 from triows.config import LogLimits
 from triows.errors import ErrorCode, RequestError
 from triows.logs import OVERHEAD
 from triows.messages import Message, Receipt
+
+__all__ = ["no_threads"]
 
 
 @pytest.fixture
@@ -339,3 +341,19 @@ async def test_batches_of_all_sizes(path: Path, gate: Gate, count: int) -> None:
             extra = [[0], [0]] if parity == 0 else [[], []]
             kept = list((await bench.kept(f"a:{parity}")).values())
             assert kept == [*extra[0], *first, *extra[1], *second]
+
+
+async def test_age_of_what_left_memory(
+    path: Path, no_threads: None, autojump_clock: MockClock
+) -> None:
+    """How long a viewer has been behind is at least the age of what memory still knows."""
+    async with running(path, tail_bytes=1) as bench:
+        await bench.publish("a:1")
+        await trio.sleep(10)
+        await bench.publish("a:1")
+        await trio.sleep(5)
+        log = await bench.bus.open("a:1")
+        assert [log.age(cursor, trio.current_time()) for cursor in (0, 1, 2)] == [15, 5, 0]
+        await bench.bus._file()
+        assert log.held == 3
+        assert [log.age(cursor, trio.current_time()) for cursor in (0, 1, 2)] == [5, 5, 0]

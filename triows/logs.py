@@ -268,10 +268,14 @@ class Log:
         return texts
 
     def age(self, cursor: int, now: float) -> float:
-        """Return for how many seconds the message after `cursor` has been waiting, or the
-        oldest in memory if it is not there any more.
+        """Return for how many seconds the message after `cursor` has been waiting.
+
+        If it is not in memory, at least so long: for how long the oldest there has been, or the
+        newest of all if none is.
         """
-        if cursor >= self.head or self.held > self.head:
+        if cursor >= self.head or self.earliest > self.head:
             return 0.0
+        if self.held > self.head:
+            return now - self.touched
         at = max(cursor + 1, self.held) - self.held + self._skip
         return now - self._times[at]

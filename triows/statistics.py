@@ -21,7 +21,8 @@ class ConnectionStatistics:
         received_messages: messages of the client; so received_bytes, with all overhead.
         sent_messages: published messages delivered; so sent_bytes, everything.
         lag: messages waiting for it, over all its channels.
-        lag_seconds: how long the oldest of them has been waiting.
+        lag_seconds: how long the oldest of them has been waiting; of those that only the store
+            has, at least so long: as the oldest that is in memory.
         round_trip: seconds of the last ping to its pong, or None.
     """
 

@@ -24,6 +24,7 @@ from triows.logs import Log
 from triows.statistics import ConnectionStatistics
 
 SIGN_OF_LIFE: Final = 15.0  # seconds without an event, after which a comment is sent
+_RETRY_DELAY: Final = 1.0  # seconds after which what could not be read is asked for again
 _RETRY: Final = (1000, 5000)  # milliseconds, from and to, after which to come back
 
 
@@ -87,6 +88,9 @@ class EventStream(Waiter, Response):
                 nursery.start_soon(self._watch_end)
                 await self._stream(receive, send)
                 nursery.cancel_scope.cancel(reason="the stream has ended")
+        except Exception:
+            self._end(Close(CloseCode.INTERNAL_ERROR, "the server failed"))
+            raise
         finally:
             self._detach()
             if self.close is None:
@@ -125,7 +129,13 @@ class EventStream(Waiter, Response):
         if gap is not None:
             parts.append(self._tell_gap(decode(frame_payload(gap)).data))
         first = subscription.cursor + 1
-        texts = await self._call.rooms.services.bus.history(log, first, log.head, PULL_BYTES)
+        try:
+            texts = await self._call.rooms.services.bus.history(log, first, log.head, PULL_BYTES)
+        except RequestError as error:  # the engine has logged it
+            texts = []
+            parts.append(b": waiting for what cannot be read now\n\n")
+            with trio.move_on_after(error.retry_after or _RETRY_DELAY):
+                await self._closing.wait()
         for offset, text in enumerate(texts, first):
             parts.append(_event(decode(text).type, write_cursor(log, offset), text))
         if self.close is None:
