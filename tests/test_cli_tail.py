@@ -6,6 +6,7 @@ import io
 import json
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from trio.testing import MockClock
 
 import triows
 from tests.support import SECRET, memory_server, token
@@ -21,7 +23,7 @@ from triows.cli.app import run_app
 from triows.cli.connect import StateTeller
 from triows.cli.output import note, program, readable
 from triows.cli.publish import publish
-from triows.cli.tail import render, tail
+from triows.cli.tail import PATIENCE, render, tail
 
 _HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b2J\u202e\n"
 
@@ -163,6 +165,60 @@ async def test_tail_json_has_the_epoch_of_a_new_log(
     parsed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [m["type"] for m in parsed] == ["gap", "log", "end"]
     assert {m["epoch"] for m in parsed} == {position.epoch}
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize("before", [0, 1])
+async def test_tail_says_that_nothing_was_published(
+    nursery: trio.Nursery,
+    autojump_clock: MockClock,
+    capsys: pytest.CaptureFixture[str],
+    before: int,
+    as_json: bool,
+) -> None:
+    """Of a channel without messages it is said once that it waits; not in JSON, nor of another."""
+    async with memory_server() as server, connected(nursery, server) as client:
+        for _ in range(before):
+            await server.publish(CHANNEL, triows.log("old"))
+
+        async def watch() -> None:
+            await tail(client, CHANNEL, lines=0, since=None, as_json=as_json)
+
+        async with trio.open_nursery() as watching:
+            watching.start_soon(watch)
+            await trio.sleep(PATIENCE - 0.1)
+            assert capsys.readouterr().err == ""
+            await trio.sleep(60)
+            expected = f"nothing has been published to {CHANNEL} yet; waiting\n"
+            assert capsys.readouterr().err == ("" if before or as_json else expected)
+            await server.publish(CHANNEL, triows.log("new"))
+            await server.publish(CHANNEL, triows.end())
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert "new" in captured.out
+    assert "old" not in captured.out
+
+
+async def test_tail_waits_for_the_server_first(
+    nursery: trio.Nursery, autojump_clock: MockClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before the server has answered nobody knows whether something was published."""
+
+    async def late() -> str:
+        await trio.sleep(PATIENCE + 1)
+        return token()
+
+    async with (
+        memory_server() as server,
+        connected(nursery, server, token=late) as client,
+        trio.open_nursery() as watching,
+    ):
+        watching.start_soon(partial(tail, client, CHANNEL, lines=0, since=None, as_json=False))
+        await trio.sleep(PATIENCE + 0.5)
+        assert capsys.readouterr().err == ""
+        await trio.sleep(PATIENCE)
+        assert "nothing has been published" in capsys.readouterr().err
+        watching.cancel_scope.cancel()
 
 
 @given(st.binary())

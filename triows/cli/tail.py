@@ -8,7 +8,7 @@ import shutil
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, TextIO, final
+from typing import Any, Final, TextIO, final
 
 import msgspec
 import trio
@@ -24,6 +24,8 @@ from triows.cli.output import (
     styled,
     wants_colour,
 )
+
+PATIENCE: Final = 2.0  # seconds of silence, after which a channel without messages is told of
 
 
 def parse_since(text: str) -> triows.Position:
@@ -54,14 +56,27 @@ async def tail(
     if since is None and lines is None:
         start = {"from_start": True}
     async with client.subscribe(channel, **start) as messages, _position_told(messages, screen):
-        async for message in messages:
+        message = await (anext(messages, None) if screen is None else _first(messages))
+        while message is not None:
             if screen is None:
                 assert messages.position is not None
                 text = _as_json(message, messages.position.epoch) + "\n"
             else:
                 text = screen.show(message)
             await _print(text)
+            message = await anext(messages, None)
     return 0
+
+
+async def _first(messages: triows.Subscription) -> triows.Message | None:
+    """Return the first message, None if there will be none; say if nobody has published any."""
+    while True:
+        with trio.move_on_after(PATIENCE):
+            return await anext(messages, None)
+        if messages.position is not None:  # the server has answered
+            if not messages.head:
+                note(f"nothing has been published to {messages.channel} yet; waiting")
+            return await anext(messages, None)
 
 
 @final
