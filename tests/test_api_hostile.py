@@ -10,7 +10,7 @@ import trio.lowlevel
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 import triows
-from tests.support import Nursery, dial, memory_server, request_head, token
+from tests.support import ALL, Nursery, connect, dial, memory_server, request_head, token
 from tests.support_http import ADMIN, ME, A, Caller, ask, head_of, watch
 from triows.http import exchange
 from triows.http.call import BODY_TIMEOUT
@@ -508,3 +508,27 @@ async def test_websocket_after_refusal(nursery: Nursery, autojump_clock: MockClo
         peer = dial(server, nursery)
         await peer.send(request_head(token()))
         assert (await peer.response())[0] == 101
+
+
+async def test_guessing_is_slowed_down(nursery: Nursery, autojump_clock: MockClock) -> None:
+    """Too many requests from one address without a token that is believed get 429; who has one
+    is not kept out by them, nor is anybody from files, health and the socket.
+    """
+    limits = triows.Limits(handshakes_per_second_per_address=0.5)  # and five at once
+    async with memory_server(limits=limits) as server:
+        await server.publish("session:1", triows.log(1))
+        caller = Caller(server, nursery)
+        wrong = [None, "nonsense", token(ttl=-1, **ALL), None, "nonsense"]
+        assert [(await caller.ask("GET", A, bearer=b)).status for b in wrong] == [401] * 5
+        for bearer in wrong:
+            refused = await caller.ask("GET", A, bearer=bearer)
+            assert (refused.status, refused.code) == (429, "rate_limited")
+            assert "limits.handshakes_per_second_per_address" in refused.body["data"]["message"]
+        for path in (A, "/api/connections", "/metrics"):
+            assert (await caller.ask("GET", path, bearer=ADMIN)).status == 200
+        for path in ("/healthz", "/readyz", "/openapi.json", "/triows.js", "/dashboard/"):
+            assert (await caller.ask("GET", path, bearer=None)).status == 200
+        await connect(server, nursery)
+        await trio.sleep(int(refused.headers["retry-after"]))
+        assert (await caller.ask("GET", A, bearer=None)).status == 401
+        assert (await caller.ask("GET", A, bearer=None)).status == 429

@@ -8,6 +8,7 @@ import trio.testing
 
 import triows
 from tests.support import dial, memory_server, request_head, token
+from tests.support_http import head_of
 from triows.http.head import Head
 from triows.http.proxies import Proxies
 from triows.transport import Transport
@@ -69,3 +70,21 @@ async def test_clients_behind_a_proxy_have_rates_of_their_own(
         assert [await opened(server, "203.0.113.7") for _ in range(2)] == [101, 429]
         assert await opened(server, "203.0.113.8") == 101
         assert [c.peer for c in server.connections()] == ["203.0.113.7", "203.0.113.8"]
+
+
+async def test_clients_behind_a_proxy_are_not_taken_for_one(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Who guesses tokens over HTTP is slowed down; neighbours behind the proxy are not."""
+    behind = triows.ServerSettings(trusted_proxies=TRUSTED)
+    limits = triows.Limits(handshakes_per_second_per_address=0.1)  # and one at once
+
+    async def asked(server: triows.Server, client: str) -> int:
+        peer = dial(server, nursery, "10.0.0.1")
+        await peer.send(head_of("GET", "/api/channels", bearer="x", X_Forwarded_For=client))
+        status: int = (await peer.response())[0]
+        return status
+
+    async with memory_server(server=behind, limits=limits) as server:
+        assert [await asked(server, "203.0.113.7") for _ in range(2)] == [401, 429]
+        assert await asked(server, "203.0.113.8") == 401

@@ -54,7 +54,8 @@ class Limits:
     handshake_timeout: float = _limit(5, 0.001)
     """From the first byte to the last of the opening, and then to the `auth` message."""
     handshakes_per_second_per_address: float = _limit(100, 0)
-    """Openings from one network address; ten seconds' worth at once."""
+    """Openings from one network address; ten seconds' worth at once. The same, counted apart, of
+    HTTP requests without a token that is believed."""
     write_timeout: float = _limit(10, 0.001)
     """How long a socket may accept nothing before it is cut, whatever its pongs say."""
     idle_timeout: float = _limit(300, 0.001)

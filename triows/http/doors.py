@@ -28,6 +28,7 @@ from triows.http.proxies import Proxies
 from triows.http.rates import Turns
 from triows.http.serving import Receive, Send, configure, serve
 from triows.http.static import Files
+from triows.limits import AddressRates
 from triows.transport import Transport
 
 logger = logging.getLogger("triows.http")
@@ -62,6 +63,7 @@ class Doors:
         self._proxies = Proxies(settings.server.trusted_proxies)
         self._rooms = rooms
         self._registry = rooms.administration.registry
+        self._failures = AddressRates(settings.limits.handshakes_per_second_per_address)
         self._turns = Turns(settings.limits.max_connections_per_user)
         self._public = public
         self._config = configure(settings.limits.max_message_bytes)
@@ -240,15 +242,34 @@ class Doors:
         token = find_token(head, in_query=False)
         identity: Identity | None = None
         if operation.grant is not Grant.NONE:
-            if token is None:
-                raise AuthError("no token: send one as `Authorization: Bearer <token>`")
-            identity = await self._rooms.services.authenticator.verify(token)
+            identity = await self._identify(token, exchange.transport.peer)
             if operation.grant is Grant.ADMIN and not identity.grants.admin:
                 raise HandshakeRefused(
                     403, ErrorCode.FORBIDDEN, f"{identity.user} is no administrator"
                 )
         query = read_query(operation, head.query)
         return Call(self._rooms, exchange, receive, head, operation, path, identity, query)
+
+    async def _identify(self, token: str | None, address: str) -> Identity:
+        """Return whose token it is. What is not believed counts for the address, what is does
+        not: nobody is shut out by those who share an address with them.
+        """
+        try:
+            if token is None:
+                raise AuthError("no token: send one as `Authorization: Bearer <token>`")
+            return await self._rooms.services.authenticator.verify(token)
+        except AuthError as error:
+            wait = self._failures.take(address, trio.current_time())
+            if wait:
+                rate = self._limits.handshakes_per_second_per_address
+                raise HandshakeRefused(
+                    429,
+                    ErrorCode.RATE_LIMITED,
+                    f"more than {rate:g} requests a second from {address} without a token that is "
+                    "believed (limits.handshakes_per_second_per_address)",
+                    retry_after=int(wait) + 1,
+                ) from error
+            raise
 
 
 class _Path:
