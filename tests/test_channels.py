@@ -140,6 +140,24 @@ async def test_file_that_cannot_be_read(path: Path, monkeypatch: pytest.MonkeyPa
         assert (caught.value.code, caught.value.retry) == (ErrorCode.UNAVAILABLE, True)
 
 
+async def test_list_of_a_file_that_cannot_be_read(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over HTTP it is 503, and 200 as soon as it can be read again."""
+
+    def fail(*options: Any) -> list[ChannelState]:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    settings: dict[str, Any] = {"store": f"sqlite:///{path}"}
+    async with memory_server(**settings) as server, trio.open_nursery() as nursery:
+        with monkeypatch.context() as broken:
+            broken.setattr(Reader, "channels", fail)
+            answer = await ask(server, nursery, "GET", "/api/channels")
+            assert (answer.status, answer.code) == (503, "unavailable")
+            assert "retry-after" in answer.headers
+        assert (await ask(server, nursery, "GET", "/api/channels")).status == 200
+
+
 # Over HTTP, after a restart
 
 
