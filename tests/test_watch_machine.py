@@ -184,10 +184,7 @@ class WatchMachine(RuleBasedStateMachine):
         viewer.asked.append((what, id_, data))
         text = json.dumps({"type": what, "id": id_, "channel": channel, "data": data})
 
-        async def step() -> None:
-            viewer.out.send_nowait(text)
-
-        self.theatre.do(step)
+        self.theatre.do(viewer.out.send_nowait, text)
 
     @rule(viewer=_viewers, count=st.sampled_from((1, 2, 5, 50)))
     def read(self, viewer: int, count: int) -> None:
@@ -195,7 +192,7 @@ class WatchMachine(RuleBasedStateMachine):
         self._let(self.viewers[viewer], count)
 
     def _let(self, viewer: Viewer, count: int) -> None:
-        async def step() -> None:
+        def step() -> None:
             for _ in range(count):
                 viewer.budget.release()
 
@@ -223,7 +220,7 @@ class WatchMachine(RuleBasedStateMachine):
             assert place.last == len(self.said[channel]), (channel, place)
         self.theatre.do(self._forget, viewer)
 
-    async def _forget(self, viewer: Viewer) -> None:
+    def _forget(self, viewer: Viewer) -> None:
         """Take back what it did not use of its budget: it is slow again."""
         while viewer.budget.value:
             viewer.budget.acquire_nowait()
