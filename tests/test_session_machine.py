@@ -134,6 +134,13 @@ class SessionMachine(RuleBasedStateMachine):
         self._send(b"".join(frames))
 
     @precondition(lambda self: self.closed is None)
+    @rule(channels=st.lists(_SOME, min_size=1, max_size=5), leave=st.booleans())
+    def watch(self, channels: list[str], leave: bool) -> None:
+        """Watch, or leave, some channels: what chance alone would rarely do in a row."""
+        type_ = "unsubscribe" if leave else "subscribe"
+        self.ask([{"type": type_, "channel": channel} for channel in channels])
+
+    @precondition(lambda self: self.closed is None)
     @rule(texts=st.lists(NONSENSE, min_size=1, max_size=5))
     def babble(self, texts: list[str]) -> None:
         """Send what is no request."""
@@ -171,6 +178,6 @@ class SessionMachine(RuleBasedStateMachine):
 
 
 SessionMachine.TestCase.settings = settings(
-    max_examples=50, stateful_step_count=30, deadline=None, report_multiple_bugs=False
+    max_examples=30, stateful_step_count=30, deadline=None, report_multiple_bugs=False
 )
 test_every_request_has_one_answer: type = SessionMachine.TestCase
