@@ -17,11 +17,13 @@ import trio
 import triows
 from tests.support import ALL, BINARY, CLOSE, PING, PONG, SECRET, TEXT, Peer, frame, request_head
 from tests.support_http import head_of
+from triows.conformance.matcher import Mismatch
 
 BUSY = "session:busy"
 """The channel that is always written to."""
 
 GONE = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, EOFError)
+MOST_TOLD = 20  # failures
 PATIENCE = 40  # seconds for one part
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: nothing is sent any more, not even a goodbye
 
@@ -47,6 +49,15 @@ class World:
         self.done: Counter[str] = Counter()
         self.cut: Counter[str] = Counter()
         self.failures: list[str] = []
+
+    def faults(self) -> list[str]:
+        """Return what went wrong, in words; to be cut off too often is wrong, too."""
+        played, cut = self.done.total(), self.cut.total()
+        found = [f"{cut} parts were cut off, {played} played"] if cut > played / 10 else []
+        found += self.failures[:MOST_TOLD]
+        if len(self.failures) > MOST_TOLD:
+            found.append(f"and {len(self.failures) - MOST_TOLD} more")
+        return found
 
     @property
     def url(self) -> str:
@@ -80,7 +91,10 @@ class World:
         """Return a peer that is connected, with its greeting read."""
         peer = Peer(await self.open(small=small))
         await peer.send(request_head(self.token(sub), host=f"127.0.0.1:{self.port}"))
-        status, _, body = await peer.response()
+        try:
+            status, _, body = await peer.response()
+        except Mismatch as error:
+            raise trio.BrokenResourceError(str(error)) from None
         expect(status == 101, f"an opening was refused: {status} {body}")
         greeting = await hear(peer)
         expect(greeting["type"] == "auth", f"no greeting: {greeting}")
