@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 from tests.fuzz import drive
@@ -24,12 +25,14 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="put what is new into the corpus")
     parser.add_argument("--atheris", action="store_true", help=_WITH_ATHERIS)
     chosen = parser.parse_args()
+    if chosen.atheris and find_spec("atheris") is None:
+        parser.error("atheris is not installed: pip install -e '.[fuzz]', or leave --atheris out")
     for name in chosen.targets or drive.TARGETS:
         if chosen.replay:
             print(drive.load(name)(chosen.replay.read_bytes()))
-        elif chosen.atheris:
-            _with_atheris(name, chosen.seconds, chosen.seed, keep=chosen.keep)
-        elif not _fuzz(name, chosen.seconds, chosen.seed, keep=chosen.keep):
+            continue
+        fuzz = _with_atheris if chosen.atheris else _fuzz
+        if not fuzz(name, chosen.seconds, chosen.seed, keep=chosen.keep):
             return 1
     return 0
 
@@ -47,20 +50,22 @@ def _fuzz(name: str, seconds: float, seed: int, *, keep: bool) -> bool:
     return True
 
 
-def _with_atheris(name: str, seconds: float, seed: int, *, keep: bool) -> None:
+def _with_atheris(name: str, seconds: float, seed: int, *, keep: bool) -> bool:
     """Run libFuzzer in a process of its own: it ends the one it runs in."""
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(
+        ended = subprocess.run(
             [
                 *(sys.executable, "-m", "tests.fuzz.guided", name, folder, drive.CORPUS / name),
                 *(f"-max_total_time={seconds:.0f}", f"-seed={seed}", "-max_len=4096"),
                 "-print_final_stats=1",
+                "-artifact_prefix=finding-",
             ],
-            check=True,
+            check=False,
         )
-        if keep:
+        if keep and not ended.returncode:
             found = [path.read_bytes() for path in Path(folder).iterdir()]
             print(f"{name}: {drive.keep(name, found)} inputs are kept")
+    return not ended.returncode
 
 
 if __name__ == "__main__":
