@@ -65,7 +65,7 @@ REACHED = sorted(_reached())
 def test_core_depends_on_what_was_chosen() -> None:
     """Nothing is added to the core in passing."""
     assert {requirement.name for requirement in CORE} == {
-        *("trio", "trio-websocket", "h11", "pyjwt", "cryptography"),
+        *("trio", "trio-websocket", "wsproto", "h11", "pyjwt", "cryptography"),
         *("attrs", "cattrs", "msgspec", "uuid-utils"),
     }
 
