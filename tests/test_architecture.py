@@ -83,6 +83,7 @@ def test_trio_websocket_is_known_in_two_rooms_only() -> None:
     [
         ("hypercorn", {"http/serving.py"}),
         ("prometheus_client", {"http/metrics.py"}),
+        ("coredis", {"bus/connecting.py", "bus/link.py"}),
         ("anyio", set()),
         ("asyncio", set()),
     ],

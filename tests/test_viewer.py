@@ -319,6 +319,19 @@ def test_deliver_empty_gap_is_not_shown() -> None:
     assert subscription.request()["since"] == {"epoch": "e", "offset": 0}
 
 
+def test_deliver_after_the_log_began_anew() -> None:
+    """A log that begins anew while it is watched: a gap says so, and offsets start over."""
+    subscription, _ = _subscription()
+    subscription.acknowledged(_ack(7))
+    assert subscription.deliver(_log(8))
+    assert subscription.deliver(_gap(1, 2, epoch="new", reason="epoch"))
+    assert (subscription.head, subscription.lag) == (2, 2)
+    assert subscription.deliver(_log(3))
+    assert _taken(subscription, 3) == [8, None, 3]
+    assert subscription.position == triows.Position("new", 3)
+    assert subscription.lag == 0
+
+
 def test_acknowledged_again_keeps_the_position() -> None:
     """The answer on a new connection does not move what was read already."""
     subscription, _ = _subscription(tail=1)

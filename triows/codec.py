@@ -148,12 +148,16 @@ class Clock:
         if micros < self._last:
             micros = self._last
         self._last = micros
+        self.latest = self.write(micros)
+        return self.latest
+
+    def write(self, micros: int) -> bytes:
+        """Return a time, microseconds since 1970."""
         second = micros // 1_000_000
         if second != self._second:
             self._second = second
             self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second)).encode()
-        self.latest = b"%b%06dZ" % (self._prefix, micros - second * 1_000_000)
-        return self.latest
+        return b"%b%06dZ" % (self._prefix, micros - second * 1_000_000)
 
 
 clock: Final = Clock()

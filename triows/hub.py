@@ -25,6 +25,7 @@ PULL_BYTES: Final = PAGE_BYTES
 
 _BUDGET: Final = 0.005  # seconds the flusher works before it lets readers and heartbeats run
 _CHECK_EVERY: Final = 32  # connections between two looks at the clock
+_BEFORE: Final = -1  # cursor of those who stand in an epoch that is over
 _CACHED_BYTES: Final = 8 * 1024 * 1024  # of joined slices, shared by those at the same place
 
 
@@ -88,6 +89,9 @@ class Subscription:
         first = self.cursor + 1
         if first >= log.earliest:
             return None
+        if self.cursor == _BEFORE:
+            self.cursor = log.earliest - 1
+            return encode_gap(log, 1, self.cursor, "epoch")
         if self.on_lag is OnLag.CLOSE:
             self.cursor = log.head
             self.subscriber.request_close(
@@ -133,6 +137,9 @@ class Watcher(Protocol):
 
     def mark(self, log: Log) -> None:
         """Take note that `log` has one message more; must not wait or raise."""
+
+    def renew(self, log: Log) -> None:
+        """Take note that `log` began anew, with another epoch; must not wait or raise."""
 
 
 class Hub:
@@ -186,8 +193,7 @@ class Hub:
 
     def count(self, channel: str) -> int:
         """Return how many watch `channel` in this process."""
-        topic = self._topics.get(channel)
-        return len(topic.subscriptions) if topic else 0
+        return len(self.subscribers(channel))
 
     def subscribers(self, channel: str) -> list[Subscriber]:
         """Return who watches `channel` in this process, longest first."""
@@ -206,6 +212,16 @@ class Hub:
         for watcher in self.watchers:
             watcher.mark(log)
 
+    def renew(self, log: Log) -> None:
+        """Note that `log` began anew in its place: all are told by `gap`, and get what it has."""
+        topic = self._topics.get(log.channel)
+        for subscription in topic.subscriptions if topic is not None else ():
+            subscription.cursor = _BEFORE
+            self._resume(subscription)
+        self._forget_slices()
+        for watcher in self.watchers:
+            watcher.renew(log)
+
     def ready(self, subscriber: Subscriber) -> None:
         """Have the flusher come by `subscriber`."""
         if not subscriber.queued:
@@ -214,7 +230,7 @@ class Hub:
             self._idle.unpark_all()
 
     def _resume(self, subscription: Subscription) -> None:
-        """Have the flusher come by for a subscription whose page has come."""
+        """Have the flusher come by for a subscription that has something to get."""
         subscription.subscriber.stale[subscription] = None
         self.ready(subscription.subscriber)
 

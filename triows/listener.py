@@ -67,6 +67,12 @@ class Listener:
             self._cursors[log] = log.head - 1
             self._lot.unpark()
 
+    def renew(self, log: Log) -> None:
+        """Called by the hub for each log that began anew."""
+        if self._patterns.match(log.channel):
+            self._cursors[log] = -1
+            self._lot.unpark()
+
     def __aiter__(self) -> Self:
         return self
 
@@ -93,13 +99,18 @@ class Listener:
     async def _fill(self) -> None:
         """Take the next page of the log that has waited longest."""
         log, cursor = next(iter(self._cursors.items()))
-        first = max(cursor + 1, log.earliest)
+        first, epoch = max(cursor + 1, log.earliest), log.epoch
         try:
             texts = await self._bus.history(log, first, log.head, _PAGE_BYTES)
         except RequestError:  # the engine has logged it
             await trio.sleep(RETRY_DELAY)
             return
-        if first > cursor + 1:
+        if log.epoch != epoch:  # it began anew meanwhile
+            return
+        if cursor < 0:
+            gap = encode_gap(log, 1, first - 1, "epoch")
+            self._messages.append(decode(frame_payload(gap)))
+        elif first > cursor + 1:
             gap = encode_gap(log, cursor + 1, first - 1, "lag")
             self._messages.append(decode(frame_payload(gap)))
         self._messages.extend(map(decode, texts))

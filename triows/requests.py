@@ -13,6 +13,7 @@ import msgspec
 from triows.errors import ErrorCode, RequestError
 from triows.hub import OnLag, encode_gap
 from triows.logs import Log
+from triows.messages import Position
 
 MAX_PAGE: Final = 1000  # messages in one answer to `history`
 
@@ -58,6 +59,11 @@ class SubscribeData(msgspec.Struct, rename={"from_": "from"}):
             raise RequestError(
                 ErrorCode.BAD_REQUEST, f"`since.offset` is {self.since.offset}, below 0"
             )
+
+    @property
+    def position(self) -> Position | None:
+        """Where to go on from, if that is said."""
+        return Position(self.since.epoch, self.since.offset) if self.since is not None else None
 
     def start(self, log: Log) -> tuple[int, bytes | None]:
         """Return the cursor to begin at in `log`, and the `gap` to tell first, if any.

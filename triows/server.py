@@ -73,6 +73,10 @@ class Server:
         self.settings = settings
         self._hub = Hub()
         self._bus: Bus = open_bus(settings.store, settings.log, self._hub.mark, self._told)
+        self._bus.renewed = self._hub.renew
+        self._bus.present_here = lambda channel: [
+            subscriber.describe() for subscriber in self._hub.subscribers(channel)
+        ]
         revocations, counts = Revocations(), Counts()
         revocable = Revocable(authenticator, revocations)
         self._registry = Registry(limits, self._announce)
@@ -254,6 +258,8 @@ class Server:
             raise HandshakeRefused(
                 503, ErrorCode.UNAVAILABLE, "the server is draining", retry_after=5
             )
+        if self._bus.failure is not None:
+            raise HandshakeRefused(503, ErrorCode.UNAVAILABLE, self._bus.failure, retry_after=5)
         return {"status": "ready"}
 
     def _told(self, revocation: Revocation) -> None:

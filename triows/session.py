@@ -15,6 +15,7 @@ import trio
 
 from triows import requests
 from triows.auth import Action
+from triows.bus import MAX_PRESENT
 from triows.codec import clock, decode, decode_data, encode_error, encode_json, encode_push
 from triows.errors import AuthError, Close, CloseCode, ErrorCode, HandshakeRefused, RequestError
 from triows.frames import encode_frame
@@ -24,7 +25,6 @@ from triows.peer import Peer, Services, acknowledge, authorize, channel_of
 from triows.publishing import Publisher
 
 PAGE_BYTES: Final = 256 * 1024  # of messages in one answer to `history`
-MAX_PRESENT: Final = 1000  # connections named in one answer to `presence`
 
 
 @final
@@ -164,7 +164,7 @@ class Session:
         wanted.check()
         await authorize(self._services, self._peer, Action.SUBSCRIBE, channel)
         self._check_room_for(channel)
-        log = await self._services.bus.open(channel)
+        log = await self._services.bus.open(channel, wanted.position)
         await _stop_if_closing()
         # No checkpoint from here on: what the ack says and where the cursor stands agree.
         cursor, gap = wanted.start(log)
@@ -227,13 +227,14 @@ class Session:
     async def _on_presence(self, request: Message) -> None:
         channel = channel_of(request)
         await authorize(self._services, self._peer, Action.PRESENCE, channel)
-        present = self._services.hub.subscribers(channel)
+        present = await self._services.bus.present(channel)
+        await _stop_if_closing()
         acknowledge(
             self._peer,
             request,
             {
-                "count": len(present),
-                "connections": [p.describe() for p in present[:MAX_PRESENT]],
+                "count": present.count,
+                "connections": present.connections[:MAX_PRESENT],
             },
         )
 

@@ -36,6 +36,7 @@ class Subscription:
         self.channel = channel
         self.position: Position | None = None
         self.head = 0
+        self._epoch = ""  # of the log, when `head` was told
         self.paused = False  # the application is slow: unsubscribed until it has caught up
         self._start = start
         self._on_lag = on_lag
@@ -99,7 +100,7 @@ class Subscription:
 
     def acknowledged(self, data: dict[str, Any]) -> None:
         """Take the server's answer to a `subscribe`."""
-        self.head = data["offset"]
+        self.head, self._epoch = data["offset"], data["epoch"]
         if self._cursor is None:
             oldest = data["earliest"] - 1
             start = self.head
@@ -126,6 +127,8 @@ class Subscription:
             data = message.data
             if data["epoch"] == cursor.epoch and data["to"] <= cursor.offset:
                 return True  # told already, on an earlier connection
+            if data["epoch"] != self._epoch:  # the log began anew while we watched
+                self.head, self._epoch = data["to"], data["epoch"]
             self._cursor = Position(data["epoch"], data["to"])
             if data["count"] or data["reason"] == "epoch":
                 self._put(message)

@@ -420,3 +420,12 @@ test("two subscriptions to a channel that had ended, with nothing kept: both hea
   world.socket.say({ type: "pong", positions: { [CHANNEL]: { epoch: "e", offset: 9 } } });
   assert.deepEqual(seen.length, 3);
 });
+
+test("a log that begins anew while it is watched: a gap says so, offsets start over", async (t) => {
+  const { world, seen, subscription } = await watching(t, {}, {});
+  world.socket.log(1, 2, 3);
+  world.socket.gap(1, 0, { epoch: "new", reason: "epoch" });
+  world.socket.log(1, 2);
+  assert.deepEqual(seen, [1, 2, 3, "gap", 1, 2]);
+  assert.deepEqual(subscription.position, { epoch: "new", offset: 2 });
+});

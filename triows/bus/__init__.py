@@ -10,7 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import attrs
 import trio
@@ -66,6 +66,40 @@ class ChannelState:
         )
 
 
+Present = Callable[[str], list[dict[str, object]]]
+"""Says who watches a channel in this process; never waits, never raises."""
+
+
+MAX_PRESENT: Final = 1000
+"""Connections named of one process that watch a channel; all are counted."""
+
+
+@attrs.frozen
+class Presence:
+    """Who watches a channel.
+
+    Attributes:
+        count: how many connections.
+        connections: who they are, of each process the first `MAX_PRESENT`.
+    """
+
+    count: int
+    connections: list[dict[str, object]]
+
+    @classmethod
+    def of(cls, connections: list[dict[str, object]]) -> Presence:
+        """Return what there is to say of the connections of one process."""
+        return cls(len(connections), connections[:MAX_PRESENT])
+
+
+def _nobody(_: str) -> list[dict[str, object]]:
+    return []
+
+
+def _ignore(_: Log) -> None:
+    pass
+
+
 class Bus(ABC):
     """One engine's promise: sequence, keep, tell.
 
@@ -76,10 +110,14 @@ class Bus(ABC):
     Attributes:
         published: messages kept since the start.
         size: bytes all logs in this process are counted with.
+        renewed: told of each log that began anew in its place, with another epoch.
+        present_here: asked who watches a channel in this process.
     """
 
     published: int = 0
     size: int = 0
+    renewed: Tell = staticmethod(_ignore)
+    present_here: Present = staticmethod(_nobody)
 
     @abstractmethod
     def submit(self, channel: str, message: Message, user: str, now: float, done: Done) -> None:
@@ -94,12 +132,21 @@ class Bus(ABC):
         """
 
     @abstractmethod
-    async def open(self, channel: str) -> Log:
-        """Return the channel's log, live from now on, making it if it is new."""
+    async def open(self, channel: str, since: Position | None = None) -> Log:
+        """Return the channel's log, live from now on, making it if it is new.
+
+        Args:
+            channel: a checked channel name.
+            since: a position somebody claims to have been told: if this process does not know
+                it, an engine that is shared finds out whether others do.
+
+        Raises:
+            RequestError: `unavailable`, it cannot be read now.
+        """
 
     @abstractmethod
-    async def find(self, channel: str) -> Log | None:
-        """Return the channel's log, live from now on, if there is one; makes none."""
+    async def find(self, channel: str, since: Position | None = None) -> Log | None:
+        """Return the channel's log as `open` does, if there is one; makes none."""
 
     @abstractmethod
     async def history(self, log: Log, first: int, last: int, max_bytes: int) -> list[bytes]:
@@ -154,8 +201,25 @@ class Bus(ABC):
     async def run(self) -> None:
         """Do the engine's background work, until cancelled.
 
-        Cancelled, what is being stored is stored and answered; what waits for that is neither.
+        Cancelled, what is being stored is stored, and answered if that is known without asking
+        elsewhere; what waits for that is neither.
         """
+
+    async def present(self, channel: str) -> Presence:
+        """Return who watches a channel, in all processes that share the engine.
+
+        Those of a process that does not answer within a second are not among them.
+
+        Raises:
+            RequestError: `unavailable`, the others cannot be asked now.
+        """
+        await trio.lowlevel.checkpoint()
+        return Presence.of(self.present_here(channel))
+
+    @property
+    def failure(self) -> str | None:
+        """Why the engine cannot publish now, as far as is known without trying."""
+        return None
 
     async def settle(self) -> None:  # noqa: B027 nothing waits in an engine that answers at once
         """Return when everything submitted before has been answered; needs `run`."""

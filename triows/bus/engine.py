@@ -6,19 +6,21 @@ from pathlib import Path
 from typing import Final
 
 from triows.bus import Bus, Tell, Told
+from triows.bus.address import Address, hide_password
 from triows.bus.memory import MemoryBus
 from triows.bus.sqlite import SQLiteBus
 from triows.config import LogLimits
 from triows.errors import ConfigError
 
 _SQLITE: Final = "sqlite:///"
+_REDIS: Final = ("redis:", "rediss:")
 
 
 def open_bus(store: str, limits: LogLimits, tell: Tell, told: Told) -> Bus:
     """Return the engine that `store` names; enter it before use.
 
     What follows `sqlite:///` is a path: relative as it is, absolute with a slash of its own
-    (`sqlite:////var/lib/triows.db`).
+    (`sqlite:////var/lib/triows.db`). For Redis, see `Address`.
 
     Args:
         store: the setting.
@@ -31,10 +33,25 @@ def open_bus(store: str, limits: LogLimits, tell: Tell, told: Told) -> Bus:
     """
     if store == "memory://":
         return MemoryBus(limits, tell)
+    if store.startswith(_REDIS):
+        return _open_redis(store, limits, tell, told)
     path = store.removeprefix(_SQLITE)
     if store.startswith(_SQLITE) and path:
         return SQLiteBus(Path(path), limits, tell, told)
     raise ConfigError(
-        f"store is {store!r}; known are 'memory://', 'sqlite:///relative/file' and "
-        "'sqlite:////absolute/file'"
+        f"store is {store!r}; known are 'memory://', 'sqlite:///relative/file', "
+        "'sqlite:////absolute/file' and 'redis://host:port/database'"
     )
+
+
+def _open_redis(store: str, limits: LogLimits, tell: Tell, told: Told) -> Bus:
+    """Return the engine whose libraries are an extra."""
+    try:
+        from triows.bus.redis import RedisBus
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "triows":
+            raise
+        raise ConfigError(
+            f"store is {hide_password(store)!r}, which needs the extra: pip install 'triows[redis]'"
+        ) from error
+    return RedisBus(Address.parse(store), limits, tell, told)

@@ -14,7 +14,7 @@ _AT_ONCE: Final = 1000  # logs looked at before others get a turn
 
 
 async def list_channels(
-    store: Store, shelf: Shelf, prefix: str, after: str, limit: int
+    store: Store, shelf: Shelf[Tail], prefix: str, after: str, limit: int
 ) -> list[ChannelState]:
     """Return how channels stand, by name, without loading any; see `Bus.channels`.
 
@@ -33,7 +33,7 @@ async def list_channels(
     return [found[name] for name in sorted(found)[:limit]]
 
 
-async def _in_memory(shelf: Shelf, prefix: str, after: str) -> dict[str, Tail]:
+async def _in_memory(shelf: Shelf[Tail], prefix: str, after: str) -> dict[str, Tail]:
     found: dict[str, Tail] = {}
     for number, log in enumerate(list(shelf), 1):
         if not number % _AT_ONCE:

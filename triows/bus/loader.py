@@ -27,7 +27,9 @@ class Loader:
         clock: tells the time on disk.
     """
 
-    def __init__(self, store: Store, shelf: Shelf, limits: LogLimits, clock: WallClock) -> None:
+    def __init__(
+        self, store: Store, shelf: Shelf[Tail], limits: LogLimits, clock: WallClock
+    ) -> None:
         self.next_number = 1  # of a channel that is new
         self._store = store
         self._shelf = shelf

@@ -14,7 +14,7 @@ from triows.bus import Bus, ChannelState, Done, Tell
 from triows.config import LogLimits
 from triows.errors import RequestError
 from triows.logs import Log, Slice
-from triows.messages import Message
+from triows.messages import Message, Position
 
 SWEEP_INTERVAL: Final = 10  # seconds between two looks for messages that grew too old
 _AT_ONCE: Final = 1000  # names looked at before others get a turn
@@ -53,11 +53,11 @@ class MemoryBus(Bus):
         self._resize(log.size - before)
         done(message, receipt)
 
-    async def open(self, channel: str) -> Log:
+    async def open(self, channel: str, since: Position | None = None) -> Log:
         """Return the channel's log; does not wait."""
         return self._log(channel)
 
-    async def find(self, channel: str) -> Log | None:
+    async def find(self, channel: str, since: Position | None = None) -> Log | None:
         """Return the channel's log, if there is one; does not wait."""
         return self._logs.get(channel)
 

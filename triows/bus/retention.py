@@ -41,7 +41,7 @@ class Retention:
     """
 
     def __init__(
-        self, limits: LogLimits, store: Store, shelf: Shelf, loader: Loader, clock: WallClock
+        self, limits: LogLimits, store: Store, shelf: Shelf[Tail], loader: Loader, clock: WallClock
     ) -> None:
         self.overdue: dict[str, None] = {}
         self._limits = limits

@@ -34,7 +34,7 @@ from triows.config import LogLimits
 from triows.errors import ConfigError, ErrorCode, RequestError
 from triows.frames import encode_frame, frame_payload
 from triows.logs import Log, Slice
-from triows.messages import Message, Receipt
+from triows.messages import Message, Position, Receipt
 
 QUEUE_BYTES: Final = 64 * 1024 * 1024
 """Bytes that may wait for the disk, each message counted with `QUEUED_OVERHEAD` as well."""
@@ -76,7 +76,7 @@ class SQLiteBus(Bus):
         self._path = path
         self._clock = clock or WallClock()
         self._store = Store(path)
-        self._shelf = Shelf(limits.total_bytes)
+        self._shelf: Shelf[Tail] = Shelf(limits.total_bytes)
         self._loader = Loader(self._store, self._shelf, limits, self._clock)
         self._retention = Retention(limits, self._store, self._shelf, self._loader, self._clock)
         self._tell = tell
@@ -140,7 +140,7 @@ class SQLiteBus(Bus):
             self._lot.unpark()
         self._queue.append(Submitted(channel, message, user, done, size))
 
-    async def open(self, channel: str) -> Log:
+    async def open(self, channel: str, since: Position | None = None) -> Log:
         """Return the channel's log; waits for the disk if it is not in memory.
 
         Raises:
@@ -153,7 +153,7 @@ class SQLiteBus(Bus):
         assert log is not None
         return log
 
-    async def find(self, channel: str) -> Log | None:
+    async def find(self, channel: str, since: Position | None = None) -> Log | None:
         """Return the channel's log, if something was published to it or somebody watches it.
 
         Raises:

@@ -92,7 +92,7 @@ class Stage:
 
 
 def stage_all(
-    shelf: Shelf, batch: list[Submitted], failed: dict[str, RequestError], now: float
+    shelf: Shelf[Tail], batch: list[Submitted], failed: dict[str, RequestError], now: float
 ) -> list[Outcome]:
     """Give each message of a batch its place, or say why not.
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
-from typing import ClassVar, Final, final
+from collections.abc import Callable, Iterator
+from typing import ClassVar, Final, Generic, TypeVar, final
 
 from triows.config import LogLimits
 from triows.logs import ID_OVERHEAD, MESSAGE_OVERHEAD, Log
@@ -14,8 +14,33 @@ _HEADERS: Final = {126: 4, 127: 10}  # bytes before a frame's payload, if they a
 _LOOKS: Final = 64  # logs looked at to get below the limit, at a time
 
 
+class Shelved(Log):
+    """A log of which the end is in memory and all that is kept is elsewhere.
+
+    Attributes:
+        counted: the shelf's: bytes of it that are in the sum.
+    """
+
+    __slots__ = ("counted",)
+
+    is_stored: ClassVar[bool] = True
+
+    def __init__(self, channel: str, limits: LogLimits, now: float) -> None:
+        super().__init__(channel, limits, now)
+        self.counted = 0
+
+    def release(self) -> None:
+        """Give up all the memory that can be given up."""
+        raise NotImplementedError
+
+    @property
+    def may_leave(self) -> bool:
+        """Whether nothing is lost if the log is forgotten, to be loaded again."""
+        raise NotImplementedError
+
+
 @final
-class Tail(Log):
+class Tail(Shelved):
     """A log of which the end is in memory and all that is kept is on disk.
 
     Attributes:
@@ -26,11 +51,9 @@ class Tail(Log):
         is_known: whether the file has the channel.
         knows_ids: whether its ids are in memory.
         opened_at: microseconds since 1970.
-        counted: the shelf's: bytes of it that are in the sum.
     """
 
     __slots__ = (
-        "counted",
         "filed",
         "is_known",
         "knows_ids",
@@ -38,8 +61,6 @@ class Tail(Log):
         "opened_at",
         "stored_bytes",
     )
-
-    is_stored: ClassVar[bool] = True
 
     def __init__(self, channel: str, limits: LogLimits, now: float, number: int) -> None:
         super().__init__(channel, limits, now)
@@ -49,7 +70,6 @@ class Tail(Log):
         self.is_known = False
         self.knows_ids = True
         self.opened_at = 0
-        self.counted = 0
 
     @property
     def kept_bytes(self) -> int:
@@ -81,6 +101,11 @@ class Tail(Log):
             self.forget_all_ids()
             self.knows_ids = False
 
+    @property
+    def may_leave(self) -> bool:
+        """Whether the file can tell all of it."""
+        return not self.watchers and self.filed == self.head
+
     def learn(self, offset: int, key: str, at: float) -> None:
         """Remember an id, given at that monotonic time; oldest first."""
         self._ids[key] = offset
@@ -100,45 +125,50 @@ def stored_size(frame: bytes) -> int:
     return len(frame) - _HEADERS.get(frame[1], 2) + MESSAGE_OVERHEAD
 
 
+_L = TypeVar("_L", bound=Shelved)
+
+
 @final
-class Shelf:
+class Shelf(Generic[_L]):
     """The logs in memory, all together within a limit, as far as they can give way.
 
     Args:
         limit: bytes; 0 is none.
+        gone: told of each log that is on it no more.
 
     Attributes:
         size: bytes that all are counted with.
         pinned: channels whose logs stay as they are: something is being done with them.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, gone: Callable[[_L], None] = lambda _: None) -> None:
         self.size = 0
         self.pinned: set[str] = set()
         self._limit = limit
-        self._logs: OrderedDict[str, Tail] = OrderedDict()  # quiet for longest first
+        self._gone = gone
+        self._logs: OrderedDict[str, _L] = OrderedDict()  # quiet for longest first
 
-    def __iter__(self) -> Iterator[Tail]:
+    def __iter__(self) -> Iterator[_L]:
         return iter(self._logs.values())
 
     def __len__(self) -> int:
         return len(self._logs)
 
-    def get(self, channel: str) -> Tail | None:
+    def get(self, channel: str) -> _L | None:
         """Return the channel's log, if it is in memory."""
         return self._logs.get(channel)
 
-    def add(self, log: Tail) -> None:
+    def add(self, log: _L) -> None:
         """Take in a log; it is the newest."""
         self._logs[log.channel] = log
         self.count(log)
 
-    def touch(self, log: Tail) -> None:
+    def touch(self, log: _L) -> None:
         """Count a log as the newest, and as large as it is now."""
         self._logs.move_to_end(log.channel)
         self.count(log)
 
-    def count(self, log: Tail) -> None:
+    def count(self, log: _L) -> None:
         """Count a log as large as it is now, and have others give way for it."""
         self.size += log.size - log.counted
         log.counted = log.size
@@ -151,10 +181,11 @@ class Shelf:
         if self._limit and self.size > self._limit:
             self._shrink()
 
-    def discard(self, log: Tail) -> None:
+    def discard(self, log: _L) -> None:
         """Forget a log; it can be loaded again."""
         del self._logs[log.channel]
         self.size -= log.counted
+        self._gone(log)
 
     def _shrink(self) -> None:
         """Get below the limit, the quietest first: a log that nobody watches goes, others give
@@ -170,5 +201,5 @@ class Shelf:
             log.release()
             self.size += log.size - log.counted
             log.counted = log.size
-            if not log.watchers and log.filed == log.head:
+            if log.may_leave:
                 self.discard(log)

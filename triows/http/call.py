@@ -13,6 +13,7 @@ import trio
 from triows.administration import Administration
 from triows.auth import Action, Identity
 from triows.errors import AuthError, ErrorCode, HandshakeRefused, RequestError
+from triows.http.cursors import read_position
 from triows.http.exchange import Exchange
 from triows.http.head import Head, PeerGone
 from triows.http.operations import Operation
@@ -86,14 +87,18 @@ class Call:
         self.check_again()
         return channel
 
-    async def log(self) -> Log:
+    async def log(self, since: str | None = None) -> Log:
         """Return the log of the channel in the path, if it may be read.
 
+        Args:
+            since: a cursor in it that the client has, perhaps from another server.
+
         Raises:
-            RequestError: `bad_channel`, `forbidden`, `not_found`.
+            RequestError: `bad_channel`, `forbidden`, `not_found`, `bad_cursor`.
         """
         channel = await self.authorize(Action.SUBSCRIBE)
-        log = await self.rooms.services.bus.find(channel)
+        position = None if since is None else read_position(since)
+        log = await self.rooms.services.bus.find(channel, position)
         if log is None:
             raise RequestError(ErrorCode.NOT_FOUND, f"there is no channel {channel!r}")
         return log

@@ -9,14 +9,13 @@ import msgspec
 from starlette.responses import Response
 
 from triows.auth import Action
-from triows.bus import ChannelState
+from triows.bus import MAX_PRESENT, ChannelState
 from triows.errors import RequestError
 from triows.http.answers import answer
 from triows.http.call import Call
 from triows.logs import Log
 from triows.messages import SYSTEM, Patterns
 
-MAX_PRESENT: Final = 1000  # connections named in one answer to `presence`
 _PAGE: Final = 100  # channels in one answer, unless more are asked for
 _PAGE_BYTES: Final = 1024 * 1024  # of what `end` said, after which an answer is long enough
 _AT_ONCE: Final = 250  # channels the engine is asked for at once
@@ -30,10 +29,9 @@ async def channel(call: Call) -> Response:
 async def presence(call: Call) -> Response:
     """Answer who watches a channel."""
     name = await call.authorize(Action.PRESENCE)
-    present = call.rooms.services.hub.subscribers(name)
-    return answer(
-        {"count": len(present), "connections": [p.describe() for p in present[:MAX_PRESENT]]}
-    )
+    present = await call.rooms.services.bus.present(name)
+    call.check_again()
+    return answer({"count": present.count, "connections": present.connections[:MAX_PRESENT]})
 
 
 async def channels(call: Call) -> Response:

@@ -9,6 +9,7 @@ from triows.codec import decode
 from triows.errors import ErrorCode, RequestError
 from triows.frames import frame_payload
 from triows.logs import Log
+from triows.messages import Position
 from triows.requests import Since, SubscribeData
 
 _CURSOR: Final = re.compile(r"([0-9a-f]{1,64}):([0-9]{1,18})", re.ASCII)
@@ -33,6 +34,12 @@ def read_cursor(text: str) -> Since:
             "page or the `id` of an event",
         )
     return Since(found[1], int(found[2]))
+
+
+def read_position(text: str) -> Position:
+    """Return what `read_cursor` does, as a position."""
+    since = read_cursor(text)
+    return Position(since.epoch, since.offset)
 
 
 def start(

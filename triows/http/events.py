@@ -34,7 +34,7 @@ async def events(call: Call) -> Response:
     resumed = call.head.header("last-event-id") or query.get("since")
     if "since" in query and "tail" in query:
         raise RequestError(ErrorCode.BAD_REQUEST, "`since` and `tail` exclude one another")
-    log = await call.log()
+    log = await call.log(resumed)
     cursor, gap = start(log, resumed, None if resumed else query.get("tail"))
     call.check_again()
     if log.ended is not None and cursor >= log.head and gap is None:
@@ -128,7 +128,7 @@ class EventStream(Waiter, Response):
         gap = subscription.catch_up()
         if gap is not None:
             parts.append(self._tell_gap(decode(frame_payload(gap)).data))
-        first = subscription.cursor + 1
+        first, epoch = subscription.cursor + 1, log.epoch
         try:
             texts = await self._call.rooms.services.bus.history(log, first, log.head, PULL_BYTES)
         except RequestError as error:  # the engine has logged it
@@ -136,6 +136,8 @@ class EventStream(Waiter, Response):
             parts.append(b": waiting for what cannot be read now\n\n")
             with trio.move_on_after(error.retry_after or _RETRY_DELAY):
                 await self._closing.wait()
+        if log.epoch != epoch:
+            return b""  # it began anew meanwhile
         for offset, text in enumerate(texts, first):
             parts.append(_event(decode(text).type, write_cursor(log, offset), text))
         if self.close is None:

@@ -30,7 +30,7 @@ async def history(call: Call) -> Response:
         raise RequestError(
             ErrorCode.BAD_REQUEST, "`wait` needs `since`, and does not go with `before`"
         )
-    log = await call.log()
+    log = await call.log(query.get("since"))
     cursor, gap = start(log, query.get("since"), query.get("tail"))
     if query.get("wait") and gap is None:
         await _wait(call, log, cursor, query["wait"])

@@ -327,6 +327,7 @@ export function connect({ url = "/ws", getToken, WebSocket = globalThis.WebSocke
       else if (!channel) report(error);
       else for (const each of channel.subscriptions) each.finish(type, error);
     } else if (channel) {
+      if (type === "gap") channel.epoch = data.epoch;
       for (const each of channel.subscriptions) {
         if (!each.take(message, channel.epoch)) change(channel);
       }

@@ -1,0 +1,277 @@
+"""What tests of the Redis engine need: a Redis of their own, a way to it that fails, and nodes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from triows.auth import Revocation
+from triows.bus.address import Address
+from triows.bus.redis import RedisBus
+from triows.config import LogLimits
+from triows.errors import RequestError
+from triows.logs import Log
+from triows.messages import Message, Receipt
+
+Outcome = Receipt | RequestError
+
+
+def free_port() -> int:
+    """Return a port of the loopback that nobody listens on."""
+    with closing(socket.socket()) as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+class Redis:
+    """A Redis server of our own.
+
+    Attributes:
+        port: where it listens, each time it is started.
+    """
+
+    def __init__(self, directory: Path, *options: str) -> None:
+        self.port = free_port()
+        self._directory = directory
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """What the setting `store` has to say."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        self._process = subprocess.Popen(
+            [
+                *("redis-server", "--port", str(self.port), "--bind", "127.0.0.1"),
+                *("--dir", str(self._directory), "--save", "", "--loglevel", "warning"),
+                *self._options,
+            ],
+            stdout=subprocess.DEVNULL,
+        )
+        for _ in range(200):
+            try:
+                if self.run("PING") == "PONG":
+                    return
+            except subprocess.CalledProcessError:
+                pass
+            assert self._process.poll() is None, "redis-server has ended"
+        raise AssertionError("redis-server does not answer")
+
+    def run(self, *words: str | int) -> str:
+        """Run one command and return what redis-cli says."""
+        command = ["redis-cli", "-p", str(self.port), *map(str, words)]
+        done = subprocess.run(command, capture_output=True, check=True, timeout=20)
+        return done.stdout.decode().strip()
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[Redis]:
+    """A Redis that forgets everything when it is killed."""
+    server = Redis(tmp_path)
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def durable_redis(tmp_path: Path) -> Iterator[Redis]:
+    """A Redis that has on disk what it has acknowledged."""
+    server = Redis(tmp_path, "--appendonly", "yes", "--appendfsync", "always")
+    server.start()
+    yield server
+    server.kill()
+
+
+async def until(condition: Callable[[], object], *, seconds: float = 10) -> None:
+    """Return as soon as `condition` holds; raises TooSlowError if it does not in that time."""
+    with trio.fail_after(seconds):
+        while not condition():  # noqa: ASYNC110 a process makes it so
+            await trio.sleep(0.001)
+
+
+class Node:
+    """An engine that runs, and what it told.
+
+    Attributes:
+        bus: the engine.
+        told: channel and head of each log that has grown.
+        renewed: channels that began anew.
+        revoked: whose tokens it was told to believe no more.
+        answers: id or data of each message that was answered, in order, and the answer.
+    """
+
+    def __init__(self, url: str, limits: LogLimits) -> None:
+        self.told: list[tuple[str, int]] = []
+        self.renewed: list[str] = []
+        self.revoked: list[Revocation] = []
+        self.answers: list[tuple[str, Outcome]] = []
+        self.bus = RedisBus(Address.parse(url), limits, self._tell, self.revoked.append)
+        self.bus.renewed = lambda log: self.renewed.append(log.channel)
+
+    def _tell(self, log: Log) -> None:
+        self.told.append((log.channel, log.head))
+
+    def submit(
+        self,
+        channel: str,
+        data: object = 1,
+        *,
+        id: str | None = None,
+        user: str = "ann",
+        type: str = "log",
+    ) -> list[Outcome]:
+        """Submit a message; its outcome will be in the list."""
+        outcome: list[Outcome] = []
+
+        def done(message: Message, result: Outcome) -> None:
+            outcome.append(result)
+            self.answers.append((message.id or message.raw.decode(), result))
+
+        message = Message(type, json.dumps(data).encode(), id=id)
+        self.bus.submit(channel, message, user, trio.current_time(), done)
+        return outcome
+
+    async def publish(self, channel: str, data: object = 1, **options: Any) -> Outcome:
+        """Publish a message and return the answer."""
+        outcome = self.submit(channel, data, **options)
+        await until(lambda: outcome)
+        return outcome[0]
+
+    async def kept(self, channel: str) -> dict[int, Any]:
+        """Return what is kept of a channel: data by offset, read page by page."""
+        log = await self.bus.open(channel)
+        found: dict[int, Any] = {}
+        first = log.earliest
+        while first <= log.head:
+            texts = [json.loads(t) for t in await self.bus.history(log, first, log.head, 5000)]
+            assert texts
+            assert [t["offset"] for t in texts] == list(range(first, first + len(texts)))
+            found.update({t["offset"]: t.get("data") for t in texts})
+            first += len(texts)
+        return found
+
+
+@asynccontextmanager
+async def running(url: str, **limits: Any) -> AsyncIterator[Node]:
+    """Run an engine on a Redis; in the end it is left."""
+    node = Node(url, LogLimits(**limits))
+    async with node.bus, trio.open_nursery() as nursery:
+        nursery.start_soon(node.bus.run)
+        yield node
+        nursery.cancel_scope.cancel()
+
+
+class Proxy:
+    """A way to a Redis that can be cut, closed and made to hang.
+
+    Attributes:
+        port: where it listens.
+        is_hanging: whether it passes nothing on, in either direction, for now.
+        is_closed: whether it takes no connections, for now.
+    """
+
+    def __init__(self, target: int) -> None:
+        self.port = 0
+        self.is_hanging = False
+        self.is_closed = False
+        self._target = target
+        self._pairs: set[tuple[trio.SocketStream, trio.SocketStream]] = set()
+        self._released = trio.Event()
+
+    @property
+    def url(self) -> str:
+        """What the setting `store` has to say."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    async def open(self) -> trio.SocketListener:
+        """Begin to listen."""
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        self.port = int(listener.socket.getsockname()[1])
+        return listener
+
+    async def run(self, listener: trio.SocketListener) -> None:
+        """Pass on what comes, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            await trio.serve_listeners(self._pass_on, [listener], handler_nursery=nursery)
+
+    async def _pass_on(self, near: trio.SocketStream) -> None:
+        if self.is_closed:
+            await trio.aclose_forcefully(near)
+            return
+        try:
+            far = await trio.open_tcp_stream("127.0.0.1", self._target)
+        except OSError:
+            await trio.aclose_forcefully(near)
+            return
+        pair = (near, far)
+        self._pairs.add(pair)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._pump, near, far, nursery.cancel_scope)
+                nursery.start_soon(self._pump, far, near, nursery.cancel_scope)
+        finally:
+            self._pairs.discard(pair)
+            near.socket.close()
+            far.socket.close()
+
+    async def _pump(
+        self, source: trio.SocketStream, sink: trio.SocketStream, scope: trio.CancelScope
+    ) -> None:
+        try:
+            async for data in source:
+                while self.is_hanging:
+                    await self._released.wait()
+                await sink.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        scope.cancel()
+
+    def hang(self) -> None:
+        """Pass nothing on from now on."""
+        self.is_hanging = True
+
+    def release(self) -> None:
+        """Go on, with what was held as well."""
+        self.is_hanging = False
+        released, self._released = self._released, trio.Event()
+        released.set()
+
+    def cut(self) -> None:
+        """Break all connections there are."""
+        for pair in list(self._pairs):
+            for stream in pair:
+                stream.socket.close()
+
+
+@asynccontextmanager
+async def proxied(server: Redis) -> AsyncIterator[Proxy]:
+    """Open a way to a Redis that can fail."""
+    proxy = Proxy(server.port)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(proxy.run, await proxy.open())
+        yield proxy
+        nursery.cancel_scope.cancel()

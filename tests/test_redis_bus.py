@@ -1,0 +1,220 @@
+"""The engine on Redis: what an acknowledgement means, in which order, and what nodes share."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+import trio
+
+from tests.support_redis import Redis, proxied, running, until
+from tests.support_redis import durable_redis as durable_redis
+from tests.support_redis import redis as redis
+from triows.auth import Revocation
+from triows.bus import follower
+from triows.errors import ErrorCode, RequestError
+from triows.frames import frame_payload
+from triows.messages import Receipt
+
+
+async def test_everything_is_shared(redis: Redis) -> None:
+    """Messages, epochs, offsets, ends and ids are the same on every node."""
+    async with running(redis.url) as one, running(redis.url) as two:
+        first = await one.publish("a:1", "one", id="i")
+        second = await two.publish("a:1", {"two": "…"})
+        assert isinstance(first, Receipt)
+        assert second == Receipt(first.epoch, 2)
+        assert await one.kept("a:1") == await two.kept("a:1") == {1: "one", 2: {"two": "…"}}
+        assert await two.publish("a:1", "x", id="i") == Receipt(first.epoch, 1, duplicate=True)
+        assert await two.publish("a:1", "bob's", id="i", user="bob") == Receipt(first.epoch, 3)
+        end = await one.publish("a:2", {"exit_code": 3}, type="end", id="e")
+        assert isinstance(end, Receipt)
+        assert await two.publish("a:2", id="e") == Receipt(end.epoch, 1, duplicate=True)
+        refused = await two.publish("a:2")
+        assert isinstance(refused, RequestError)
+        assert refused.code is ErrorCode.ENDED
+        log = await two.bus.find("a:2")
+        assert log is not None
+        assert (log.ended, log.head, log.epoch) == (b'{"exit_code": 3}', 1, end.epoch)
+        assert await two.bus.find("a:3") is None
+
+
+async def test_watched_on_any_node(redis: Redis) -> None:
+    """What is published on any node grows the log on each that has it live, byte for byte."""
+    async with running(redis.url) as one, running(redis.url) as two, running(redis.url) as idle:
+        logs = [await node.bus.open("a:1") for node in (one, two)]
+        assert logs[0].epoch == logs[1].epoch
+        for number in range(100):
+            (one, two, idle)[number % 3].submit("a:1", number, id=f"i{number}")
+        await until(lambda: all(log.head == 100 for log in logs))
+        texts = [log.read(1, 100, 10**6) for log in logs]
+        assert texts[0] == texts[1]
+        assert sorted(json.loads(t)["data"] for t in texts[0]) == list(range(100))
+        assert one.told == two.told == [("a:1", n) for n in range(1, 101)]
+        assert (idle.told, list(idle.bus.logs())) == ([], [])
+        page = await two.bus.fetch(logs[1], 98, 10**6)
+        assert page.last == 100
+        assert frame_payload(page.data[: len(page.data) // 2]).startswith(b'{"type":"log"')
+
+
+async def test_order_of_submission(redis: Redis) -> None:
+    """Answers come in the order of submission, and offsets with them, in every channel."""
+    async with running(redis.url) as one:
+        for number in range(2000):
+            one.submit(f"a:{number % 7}", number)
+        await one.bus.settle()
+        assert [data for data, _ in one.answers] == [str(n) for n in range(2000)]
+        offsets = [o.offset for _, o in one.answers if isinstance(o, Receipt)]
+        assert offsets == [n // 7 + 1 for n in range(2000)]
+        assert one.bus.commands < 2000 + 20
+
+
+async def test_channels_are_listed(redis: Redis) -> None:
+    """Every node lists what is kept in Redis, in pages by name, and not what is kept no more."""
+    async with running(redis.url) as one, running(redis.url) as two:
+        for number in range(600):
+            one.submit(f"a:{number:03}", number)
+        await one.publish("b:1", {"exit_code": 0}, type="end")
+        await two.bus.open("a:only-asked-for")
+        names = [f"a:{n:03}" for n in range(600)]
+        found = await two.bus.channels("", "", 1000)
+        assert [state.channel for state in found] == [*names, "b:1"]
+        assert found[-1].ended == b'{"exit_code": 0}'
+        assert all((s.head, s.earliest) == (1, 1) and s.bytes > 64 for s in found)
+        assert abs(found[0].touched_at - time.time()) < 60
+        assert await two.bus.channels("", "", 2) == found[:2]
+        assert await two.bus.channels("a:5", "a:550", 1000) == found[551:600]
+        assert await two.bus.channels("b:", "a:550", 1000) == found[600:]
+        assert await two.bus.channels("c:", "", 1000) == []
+        redis.run("DEL", "triows:{b:1}:meta")
+        assert await one.bus.channels("b:", "", 10) == []
+        assert redis.run("ZSCORE", "triows:channels", "b:1") == ""
+
+
+async def test_revocations_are_shared(redis: Redis) -> None:
+    """A revocation is told to all nodes, to those that were away and to those that start later."""
+    token = Revocation(token_id="t", at=5.0)
+    async with (
+        running(redis.url) as one,
+        proxied(redis) as proxy,
+        running(proxy.url) as two,
+    ):
+        await two.publish("a:1")
+        await one.bus.revoke(token)
+        await until(lambda: token in one.revoked and token in two.revoked)
+        proxy.is_closed = True
+        proxy.cut()
+        user = Revocation(user="ann", at=7.5)
+        await one.bus.revoke(user)
+        await one.bus.revoke(Revocation(user="ann", at=6.0))  # told late
+        assert user not in two.revoked
+        proxy.is_closed = False
+        await until(lambda: user in two.revoked)
+        async with running(redis.url) as three:
+            assert set(three.revoked) == {token, user}
+        with pytest.raises(RequestError, match="cannot be stored"):
+            await one.bus.revoke(Revocation(user="\ud800"))
+
+
+async def test_pages_come_from_redis(redis: Redis) -> None:
+    """Of a long log the end is in memory; what is older is read in pages, without a hole."""
+    async with running(redis.url) as one, running(redis.url, tail_bytes=4000) as two:
+        for number in range(500):
+            one.submit("a:1", number)
+        await one.bus.settle()
+        log = await two.bus.open("a:1")
+        assert (log.head, log.earliest) == (500, 1)
+        assert 450 < log.held <= 500
+        assert log.size < 6000
+        assert list((await two.kept("a:1")).values()) == list(range(500))
+        cursor, frames = 0, b""
+        while cursor < log.head:
+            page = await two.bus.fetch(log, cursor, 3000)
+            assert len(page.data) <= 3000
+            cursor, frames = page.last, frames + page.data
+        assert frames.count(b'"offset"') == 500
+        for number in range(500, 600):
+            await one.publish("a:1", number)
+        await until(lambda: log.head == 600)
+        assert list((await two.kept("a:1")).values()) == list(range(600))
+
+
+@pytest.mark.parametrize(
+    ("limits", "size", "least", "most"),
+    [({"max_messages": 100}, 10, 100, 107), ({"max_bytes": 20_000}, 900, 19, 23)],
+)
+async def test_the_oldest_is_given_up(
+    redis: Redis, limits: dict[str, int], size: int, least: int, most: int
+) -> None:
+    """More than is to be kept is not kept, and every node knows from where on it is."""
+    async with running(redis.url, **limits) as one, running(redis.url, **limits) as two:
+        log = await two.bus.open("a:1")
+        for _ in range(300):
+            one.submit("a:1", "x" * size)
+        await until(lambda: log.head == 300)
+        assert least <= 300 - log.earliest + 1 <= most
+        assert log.held == log.earliest
+        assert int(redis.run("XLEN", "triows:{a:1}:stream")) == 300 - log.earliest + 1
+        assert len(await one.kept("a:1")) == 300 - log.earliest + 1
+
+
+async def test_what_is_too_old_is_given_up(redis: Redis) -> None:
+    """Messages older than they may be go with the next; a channel that is quiet expires whole."""
+    async with running(redis.url, max_age=1) as one:
+        old = await one.publish("a:1", "old")
+        for _ in range(3):
+            await trio.sleep(0.4)
+            await one.publish("a:1", "new")
+        assert list((await one.kept("a:1")).values()) == ["new"] * 3
+        assert int(redis.run("PTTL", "triows:{a:1}:meta")) <= 1000
+        await one.publish("a:2", "x", id="i")
+        await trio.sleep(1.1)
+        assert redis.run("KEYS", "triows:{a:2}:*").count("meta") == 0
+        again = await one.publish("a:2", "x", id="i")
+        assert isinstance(again, Receipt)
+        assert (again.offset, again.duplicate) == (1, False)
+        assert isinstance(old, Receipt)
+
+
+async def test_ids_are_forgotten(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An id is remembered for its window, and no more than so many are."""
+    monkeypatch.setattr("triows.bus.redis.MAX_IDS", 20)
+    async with running(redis.url, idempotency_window=0.5) as one:
+        for number in range(50):
+            one.submit("a:1", number, id=f"i{number}")
+        await one.bus.settle()
+        assert int(redis.run("LLEN", "triows:{a:1}:order")) == 20
+        assert int(redis.run("HLEN", "triows:{a:1}:ids")) == 20
+        assert (await one.publish("a:1", id="i49")) == (await one.publish("a:1", id="i49"))
+        await trio.sleep(0.6)
+        again = await one.publish("a:1", id="i49")
+        assert isinstance(again, Receipt)
+        assert (again.offset, again.duplicate) == (51, False)
+
+
+async def test_quiet_logs_are_let_go(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log that nobody watches or asks for is listened to no more; one that is watched is."""
+    monkeypatch.setattr(follower, "LOOK_INTERVAL", 0.1)
+    monkeypatch.setattr(follower, "QUIET", 0.3)
+    async with running(redis.url) as one:
+        watched = await one.bus.open("a:1")
+        watched.watchers = 1
+        await one.bus.open("a:2")
+        assert "news" in redis.run("PUBSUB", "CHANNELS", "*a:2*")
+        await until(lambda: [log.channel for log in one.bus.logs()] == ["a:1"])
+        await until(lambda: not redis.run("PUBSUB", "CHANNELS", "*a:2*"))
+        await one.publish("a:1", "still")
+        await until(lambda: watched.head == 1)
+
+
+async def test_memory_is_bounded(redis: Redis) -> None:
+    """Logs that nobody watches leave memory when there is no room, and come back from Redis."""
+    async with running(redis.url, total_bytes=60_000) as one:
+        for number in range(200):
+            channel = f"a:{number}"
+            await one.publish(channel, "x" * 1000)
+            await one.bus.open(channel)
+            assert one.bus.size <= 62_000
+        assert len(list(one.bus.logs())) < 40
+        assert await one.kept("a:0") == {1: "x" * 1000}

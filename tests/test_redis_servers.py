@@ -1,0 +1,117 @@
+"""Servers that share a Redis: viewers and publishers are on any of them, and cannot tell."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+import triows
+from tests.support import Nursery, connect, memory_server, token
+from tests.support_redis import Redis, until
+from tests.support_redis import redis as redis
+from triows.bus.redis import RedisBus
+from triows.errors import HandshakeRefused
+
+
+async def test_publish_on_one_watch_on_the_other(redis: Redis, nursery: Nursery) -> None:
+    """A viewer gets what was published before, and what is, on whichever server."""
+    async with memory_server(store=redis.url) as one, memory_server(store=redis.url) as two:
+        await one.publish("session:1", triows.log("first"))
+        viewer = await connect(two, nursery)
+        ack = await viewer.ask("subscribe", channel="session:1", data={"from": "start"}, id="s")
+        assert ack["data"]["offset"] == 1
+        assert (await viewer.hear())["data"] == "first"
+        await one.publish("session:1", triows.log("second"))
+        assert (await viewer.hear())["data"] == "second"
+        await viewer.say("log", channel="session:1", data="third", id="m")
+        heard = [await viewer.hear(), await viewer.hear()]
+        assert {m["type"] for m in heard} == {"ack", "log"}
+        nursery.cancel_scope.cancel()
+
+
+async def test_moving_to_another_server(redis: Redis, nursery: Nursery) -> None:
+    """A cursor is good on every server, also on one that has heard of none of it yet."""
+    async with memory_server(store=redis.url) as one, memory_server(store=redis.url) as two:
+        for number in range(5):
+            position = await one.publish("session:1", triows.log(number))
+        viewer = await connect(two, nursery)
+        await viewer.ask("subscribe", channel="session:1", id="s")
+        _deafen(two)
+        await one.publish("session:1", triows.log(5))
+        position = await one.publish("session:1", triows.log(6))
+        other = await connect(two, nursery)
+        since = {"epoch": position.epoch, "offset": 6}
+        ack = await other.ask("subscribe", channel="session:1", data={"since": since}, id="s")
+        assert (ack["type"], ack["data"]["offset"]) == ("ack", 7)
+        assert (await other.hear())["data"] == 6
+        assert [(await viewer.hear())["data"] for _ in range(2)] == [5, 6]
+        nursery.cancel_scope.cancel()
+
+
+def _deafen(server: triows.Server) -> None:
+    """Have a server hear nothing more by itself."""
+    assert isinstance(server._bus, RedisBus)
+    server._bus._link._push = lambda name, text: None
+
+
+async def test_presence_is_shared(redis: Redis, nursery: Nursery) -> None:
+    """Who watches on any server is present on each, and gone with its server at once."""
+    async with memory_server(store=redis.url) as one:
+        viewer = await connect(one, nursery, token("ann"))
+        await viewer.ask("subscribe", channel="session:1", id="s")
+        async with memory_server(store=redis.url) as two:
+            other = await connect(two, nursery, token("bob"))
+            await other.ask("subscribe", channel="session:1", id="s")
+            for asking in (viewer, other):
+                ack = await asking.ask("presence", channel="session:1", id="p")
+                assert ack["data"]["count"] == 2
+                assert {c["user"] for c in ack["data"]["connections"]} == {"ann", "bob"}
+            assert isinstance(two._bus, RedisBus)
+            two._bus._nodes._answer = lambda question: None  # type: ignore[method-assign]
+            with trio.fail_after(2):
+                ack = await viewer.ask("presence", channel="session:1", id="p")
+            assert [c["user"] for c in ack["data"]["connections"]] == ["ann"]
+            await trio.aclose_forcefully(other.stream)
+        began = trio.current_time()
+        ack = await viewer.ask("presence", channel="session:1", id="p")
+        assert ack["data"]["count"] == 1
+        assert trio.current_time() - began < 0.5
+        nursery.cancel_scope.cancel()
+
+
+async def test_watchers_of_a_log_that_begins_anew(redis: Redis, nursery: Nursery) -> None:
+    """When Redis has lost everything, each viewer is told by `gap` and goes on in the new epoch."""
+    async with memory_server(store=redis.url) as one, memory_server(store=redis.url) as two:
+        viewer = await connect(two, nursery)
+        await viewer.ask("subscribe", channel="session:1", id="s")
+        async with two.listen("session:*") as elsewhere:
+            old = await one.publish("session:1", triows.log("old"))
+            assert (await viewer.hear())["data"] == "old"
+            assert (await anext(elsewhere)).data == "old"
+            redis.run("FLUSHALL")
+            new = await one.publish("session:1", triows.log("new"))
+            gap = await viewer.hear()
+            assert (gap["type"], gap["data"]["epoch"]) == ("gap", new.epoch)
+            assert gap["data"]["reason"] == "epoch"
+            assert (gap["data"]["to"], gap["data"]["count"], new.offset) == (0, 0, 1)
+            message = await viewer.hear()
+            assert (message["data"], message["offset"]) == ("new", 1)
+            assert old.epoch != new.epoch
+            assert [(await anext(elsewhere)).type for _ in range(2)] == ["gap", "log"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_readiness(redis: Redis) -> None:
+    """A server that cannot reach Redis says that it is not ready, and is again when it can."""
+    async with memory_server(store=redis.url) as one:
+        await one.publish("session:1", triows.log(1))
+        assert one._readiness() == {"status": "ready"}
+        redis.kill()
+        with pytest.raises(triows.RequestError):
+            while True:
+                await one.publish("session:1", triows.log(1))
+        with pytest.raises(HandshakeRefused, match="cannot be used"):
+            one._readiness()
+        redis.start()
+        await until(lambda: one._bus.failure is None)
+        assert one._readiness() == {"status": "ready"}

@@ -1,0 +1,58 @@
+"""The names of what is in Redis."""
+
+from __future__ import annotations
+
+from typing import final
+
+import attrs
+
+
+@final
+@attrs.frozen
+class Keys:
+    """Names of keys and of pub/sub channels. Those of one channel share what is in braces.
+
+    Attributes:
+        prefix: what all begin with.
+    """
+
+    prefix: str
+
+    def log(self, channel: str) -> tuple[bytes, bytes]:
+        """Return the keys of a log: how it stands, and its messages."""
+        return self._name(channel, "meta"), self._name(channel, "stream")
+
+    def all(self, channel: str) -> tuple[bytes, ...]:
+        """Return the keys of a log, of its ids, and of the index it is in."""
+        ids = self._name(channel, "ids"), self._name(channel, "order")
+        return (*self.log(channel), *ids, self.index)
+
+    def news(self, channel: str) -> bytes:
+        """Return where it is told what is published to a channel."""
+        return self._name(channel, "news")
+
+    def channel(self, news: bytes) -> str:
+        """Return of which channel it is told there."""
+        return news[len(self.prefix) + 2 : -len("}:news")].decode()
+
+    def _name(self, channel: str, what: str) -> bytes:
+        return f"{self.prefix}:{{{channel}}}:{what}".encode()
+
+    @property
+    def index(self) -> bytes:
+        """The key of the names of all channels."""
+        return f"{self.prefix}:channels".encode()
+
+    @property
+    def revocations(self) -> bytes:
+        """The key of what was revoked."""
+        return f"{self.prefix}:revocations".encode()
+
+    @property
+    def control(self) -> bytes:
+        """Where all nodes listen."""
+        return f"{self.prefix}:control".encode()
+
+    def node(self, id: str) -> bytes:
+        """Return where one node listens."""
+        return f"{self.prefix}:node:{id}".encode()

@@ -1,0 +1,8 @@
+-- Keeps a revocation, and tells the nodes.
+-- KEYS: revocations
+-- ARGV: tag, field (whom), seconds since 1970, name of the pub/sub channel, what is told there
+-- Returns tag
+local known = tonumber(redis.call('HGET', KEYS[1], ARGV[2]) or 0)
+if tonumber(ARGV[3]) > known then redis.call('HSET', KEYS[1], ARGV[2], ARGV[3]) end
+redis.call('PUBLISH', ARGV[4], ARGV[5])
+return {ARGV[1]}
