@@ -179,4 +179,20 @@ class Settings:
     log: LogLimits = attrs.field(factory=LogLimits)
     auth: AuthSettings = attrs.field(factory=AuthSettings)
     store: str = "memory://"
-    """Where channels are kept: `memory://`, `sqlite:///relative/file`, `sqlite:////absolute`."""
+    """Where channels are kept: `memory://`, `sqlite:///relative/file`, `sqlite:////absolute`, or
+    `redis://user:password@host:port/database` (`rediss://` with TLS), shared by many servers."""
+
+    @property
+    def shown_store(self) -> str:
+        """`store` as it may be shown: without a password."""
+        return hide_password(self.store)
+
+
+def hide_password(store: str) -> str:
+    """Return the setting `store` as it may be shown."""
+    scheme, found, rest = store.partition("://")
+    place, query, _ = rest.partition("?")
+    credentials, at, place = place.rpartition("@")
+    user, colon, _ = credentials.partition(":")
+    shown = f"{user if colon else ''}:…@" if at else ""
+    return f"{scheme}{found}{shown}{place}{'?…' if query else ''}"

@@ -7,6 +7,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import attrs
 
+from triows.config import hide_password
 from triows.errors import ConfigError
 
 SCHEMES: Final = ("redis", "rediss")
@@ -81,12 +82,3 @@ def _prefix(store: str, url: SplitResult) -> str:
             "characters without braces, brackets, wildcards and spaces"
         )
     return prefix
-
-
-def hide_password(store: str) -> str:
-    """Return the setting `store` as it may be shown."""
-    scheme, found, rest = store.partition("://")
-    credentials, at, place = rest.rpartition("@")
-    if not found or not at or ":" not in credentials:
-        return store
-    return f"{scheme}://{credentials.partition(':')[0]}:…@{place}"

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Final
 
 from triows.bus import Bus, Tell, Told
-from triows.bus.address import Address, hide_password
+from triows.bus.address import Address
 from triows.bus.memory import MemoryBus
 from triows.bus.sqlite import SQLiteBus
-from triows.config import LogLimits
+from triows.config import LogLimits, hide_password
 from triows.errors import ConfigError
 
 _SQLITE: Final = "sqlite:///"

@@ -176,7 +176,8 @@ def as_toml(settings: Settings, origin: Mapping[str, str]) -> Iterator[str]:
         if head != section:
             section = head
             yield f"\n[{section}]"
-        yield f"{name} = {_toml(value)}  # {origin[path]}"
+        shown = settings.shown_store if path == "store" else value
+        yield f"{name} = {_toml(shown)}  # {origin[path]}"
 
 
 def _toml(value: Any) -> str:
