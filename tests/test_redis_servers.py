@@ -115,3 +115,21 @@ async def test_readiness(redis: Redis) -> None:
         redis.start()
         await until(lambda: one._bus.failure is None)
         assert one._readiness() == {"status": "ready"}
+
+
+async def test_listening_inside_a_server(redis: Redis, nursery: Nursery) -> None:
+    """An application hears what is published on any server, from now on, watched here or not."""
+    async with memory_server(store=redis.url) as one, memory_server(store=redis.url) as two:
+        await one.publish("session:1", triows.log("before"))
+        async with two.listen("session:*") as messages, two.listen("session:2") as others:
+            await two.publish("session:2", triows.log("own"))
+            for number in range(3):
+                await one.publish("session:1", triows.log(number))
+            await one.publish("other:1", triows.log("other"))
+            with trio.fail_after(5):
+                heard = [await anext(messages) for _ in range(4)]
+                assert (await anext(others)).data == "own"
+            assert [m.data for m in heard if m.channel == "session:1"] == [0, 1, 2]
+            assert [m.data for m in heard if m.channel == "session:2"] == ["own"]
+        await until(lambda: redis.run("PUBSUB", "NUMPAT") == "0")
+        nursery.cancel_scope.cancel()

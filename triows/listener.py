@@ -39,7 +39,9 @@ class Listener:
         self._busy = False
 
     def __enter__(self) -> Self:
-        self._hub.watchers[self] = None
+        if self not in self._hub.watchers:
+            self._hub.watchers[self] = None
+            self._bus.attend(self._patterns)
         return self
 
     def __exit__(
@@ -48,7 +50,9 @@ class Listener:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._hub.watchers.pop(self, None)
+        if self in self._hub.watchers:
+            del self._hub.watchers[self]
+            self._bus.neglect(self._patterns)
 
     async def __aenter__(self) -> Self:
         return self.__enter__()

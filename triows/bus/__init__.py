@@ -18,7 +18,7 @@ import trio
 from triows.auth import Revocation
 from triows.errors import RequestError
 from triows.logs import Log, Slice
-from triows.messages import Message, Position, Receipt
+from triows.messages import Message, Patterns, Position, Receipt
 
 Done = Callable[[Message, Receipt | RequestError], None]
 """Told once how a submitted message fared; never waits, never raises."""
@@ -215,6 +215,12 @@ class Bus(ABC):
         """
         await trio.lowlevel.checkpoint()
         return Presence.of(self.present_here(channel))
+
+    def attend(self, patterns: Patterns) -> None:  # noqa: B027 all that grows is told anyway
+        """Tell of all that is published on these channels from now on, by any process."""
+
+    def neglect(self, patterns: Patterns) -> None:  # noqa: B027 as above
+        """Undo one `attend`."""
 
     @property
     def failure(self) -> str | None:

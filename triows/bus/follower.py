@@ -9,6 +9,7 @@ what the node lacks comes with the answer.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, Final, final
 
@@ -24,7 +25,7 @@ from triows.bus.scripts import LOOK
 from triows.bus.tail import Shelf
 from triows.config import LogLimits
 from triows.errors import RequestError
-from triows.messages import Position
+from triows.messages import Patterns, Position
 
 logger = logging.getLogger("triows.redis")
 
@@ -68,6 +69,7 @@ class Follower:
         self._limits = attrs.evolve(limits, max_messages=0, max_bytes=limits.tail_bytes, max_age=0)
         self._tell = tell
         self._renewed = renewed
+        self._attended: Counter[Patterns] = Counter()
         self._generation = 0  # of the connection
         self._wanted: dict[str, Replica] = {}  # Redis is to be asked how they stand
         self._later: dict[str, Replica] = {}  # it was, and gave no answer
@@ -89,9 +91,7 @@ class Follower:
         while True:
             log = self.shelf.get(channel)
             if log is None:
-                log = Replica(channel, self._limits, trio.current_time())
-                self.shelf.add(log)
-                self._link.say(b"SUBSCRIBE", self._keys.news(channel))
+                log = self._begin(channel)
             log.used = trio.current_time()
             if log.is_known and not (is_unknown and _is_news(log, since)):
                 return log  # without a checkpoint since it was seen to be live
@@ -101,6 +101,27 @@ class Follower:
                 raise log.error
             is_unknown = False
 
+    def _begin(self, channel: str) -> Replica:
+        log = Replica(channel, self._limits, trio.current_time())
+        self.shelf.add(log)
+        self._link.say(b"SUBSCRIBE", self._keys.news(channel))
+        return log
+
+    def attend(self, patterns: Patterns) -> None:
+        """Listen to channels that match, also while they are not in memory here."""
+        self._attended[patterns] += 1
+        if self._attended[patterns] == 1 and (names := self._keys.all_news(patterns)):
+            self._link.say(b"PSUBSCRIBE", *names)
+
+    def neglect(self, patterns: Patterns) -> None:
+        """Undo one `attend`."""
+        self._attended[patterns] -= 1
+        if not self._attended[patterns]:
+            del self._attended[patterns]
+            others = {name for other in self._attended for name in self._keys.all_news(other)}
+            if names := set(self._keys.all_news(patterns)) - others:
+                self._link.say(b"PUNSUBSCRIBE", *names)
+
     # Heard
 
     def welcome(self) -> None:
@@ -109,21 +130,30 @@ class Follower:
         channels = [self._keys.news(log.channel) for log in self.shelf]
         for first in range(0, len(channels), 1000):
             self._link.say(b"SUBSCRIBE", *channels[first : first + 1000])
+        for patterns in self._attended:
+            if names := self._keys.all_news(patterns):
+                self._link.say(b"PSUBSCRIBE", *names)
         self._later.clear()
         for log in self.shelf:
             self.doubt(log)
 
     def hear(self, name: bytes, text: bytes) -> None:
         """Take what was told of a channel; never waits."""
-        log = self.shelf.get(self._keys.channel(name))
-        if log is None:
+        channel = self._keys.channel(name)
+        log = self.shelf.get(channel)
+        if log is None and not any(patterns.match(channel) for patterns in self._attended):
             return
         try:
             news = read_news(text)
         except ValueError as error:
-            logger.warning("%s: not understood, and read again: %s", log.channel, error)
-            self.doubt(log)
+            logger.warning("%s: not understood, and read again: %s", channel, error)
+            if log is not None:
+                self.doubt(log)
             return
+        if log is None:
+            log = self._begin(channel)
+            log.announced = news.entry.offset
+            self._want(log)
         self.learn(log, news)
 
     def learn(self, log: Replica, news: News) -> None:
@@ -206,27 +236,36 @@ class Follower:
         """Have a log stand as Redis says."""
         epoch, head, earliest, ended, opened, latest, log.stored_bytes, texts = reply
         entries = _newest(texts, head)
+        first = entries[0].offset if entries else head + 1
         is_other = not log.is_known or epoch.decode() != log.epoch
         if is_other:
             log.begin(epoch.decode(), earliest, ended or None)
-            log.skip_to(entries[0].offset if entries else head + 1)
+            if 0 < log.announced < first:
+                self._jump(log, log.announced, first)
+            log.skip_to(first)
             log.opened = opened / 1e6 + self._link.offset
             log.touched = latest / 1e6 + self._link.offset if latest else log.opened
-        elif head > log.head and (not entries or entries[0].offset > log.head + 1):
-            # More than memory may hold has come: what is between is read when it is asked for.
-            log.skip_to(log.head + 2)
-            self._tell(log)
-            log.skip_to(entries[0].offset if entries else head + 1)
+        elif head > log.head and first > log.head + 1:
+            self._jump(log, log.head + 1, first)
         for entry in entries:
             if entry.offset == log.head + 1:
                 log.add(entry, min(trio.current_time(), entry.at / 1e6 + self._link.offset))
                 self.shelf.touch(log)
-                if not is_other:
+                if not is_other or 0 < log.announced <= entry.offset:
                     self._tell(log)
+        log.announced = 0
         log.move_earliest(earliest)
         if is_other and log.is_known:
             self._renewed(log)
         log.is_known = True
+
+    def _jump(self, log: Replica, offset: int, first: int) -> None:
+        """Tell of a message that is not in memory, and go on at another: more has come than memory
+        may hold, and what is between is read when it is asked for.
+        """
+        log.skip_to(offset + 1)
+        self._tell(log)
+        log.skip_to(first)
 
     def _catch_up(self, log: Replica) -> None:
         """Go on with what was heard in the meantime."""

@@ -6,6 +6,8 @@ from typing import final
 
 import attrs
 
+from triows.messages import Patterns
+
 
 @final
 @attrs.frozen
@@ -30,6 +32,10 @@ class Keys:
     def news(self, channel: str) -> bytes:
         """Return where it is told what is published to a channel."""
         return self._name(channel, "news")
+
+    def all_news(self, patterns: Patterns) -> list[bytes]:
+        """Return patterns, as Redis has them, of where that is told for several channels."""
+        return [*map(self.news, patterns.exact), *(self.news(p + "*") for p in patterns.prefixes)]
 
     def channel(self, news: bytes) -> str:
         """Return of which channel it is told there."""

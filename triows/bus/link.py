@@ -267,8 +267,10 @@ class Link:
     async def _listen(self, connection: TCPConnection, scope: trio.CancelScope) -> None:
         try:
             async for push in connection.push_messages:
-                if push[0] in (b"message", b"smessage"):
+                if push[0] == b"message":
                     self._push(cast("bytes", push[1]), cast("bytes", push[2]))
+                elif push[0] == b"pmessage":
+                    self._push(cast("bytes", push[2]), cast("bytes", push[3]))
         except RedisError:
             pass  # lost: those who wait for a reply are told why
         finally:

@@ -29,7 +29,7 @@ from triows.config import LogLimits
 from triows.errors import ConfigError, ErrorCode, RequestError
 from triows.frames import frame_payload
 from triows.logs import MAX_IDS, Log, Slice, id_key
-from triows.messages import Message, MessageType, Position, Receipt
+from triows.messages import Message, MessageType, Patterns, Position, Receipt
 
 QUEUE_BYTES: Final = 64 * 1024 * 1024
 """Bytes that may wait for Redis, each message counted with `QUEUED_OVERHEAD` as well."""
@@ -298,6 +298,14 @@ class RedisBus(Bus):
     async def channels(self, prefix: str, after: str, limit: int) -> list[ChannelState]:
         """Return how the channels stand in Redis, by name."""
         return await self._list.read(prefix, after, limit)
+
+    def attend(self, patterns: Patterns) -> None:
+        """Listen to these channels, also while they are not in memory here."""
+        self._follower.attend(patterns)
+
+    def neglect(self, patterns: Patterns) -> None:
+        """Undo one `attend`."""
+        self._follower.neglect(patterns)
 
     # Shared
 

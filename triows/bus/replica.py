@@ -23,6 +23,7 @@ class Replica(Shelved):
     """The end of a log, and what was heard that does not follow on it yet.
 
     Attributes:
+        announced: offset from which on it is told of, of a log that nobody here had asked for; 0.
         at: time of its newest message, in Redis' microseconds; 0 if it was not seen.
         is_known: whether Redis has told how it stands, once.
         is_current: whether what is heard follows on what is here; else Redis is asked.
@@ -35,6 +36,7 @@ class Replica(Shelved):
     __slots__ = (
         "_ahead",
         "_ahead_size",
+        "announced",
         "at",
         "error",
         "is_current",
@@ -46,6 +48,7 @@ class Replica(Shelved):
 
     def __init__(self, channel: str, limits: LogLimits, now: float) -> None:
         super().__init__(channel, limits, now)
+        self.announced = 0
         self.at = 0
         self.is_known = False
         self.is_current = False
