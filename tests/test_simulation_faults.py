@@ -24,7 +24,7 @@ from triows.testing.schedule import draw
 from triows.testing.simulation import simulate
 from triows.viewer import Subscription as View
 
-SEEDS: Final = 150
+SEEDS: Final = 250
 """Within which each has to be found."""
 
 Plant = Callable[[pytest.MonkeyPatch], None]

@@ -208,7 +208,7 @@ _DRAWN: Final[dict[Callable[[random.Random], Step], int]] = {
     lambda r: Impatience(r.choice(PUBLISHERS)): 3,
     lambda r: Restart(r.choice(("drain", "crash")), r.choice((0.0, 0.5, 5.0))): 4,
     lambda r: Revoke(r.choice(PEOPLE)): 2,
-    lambda r: Lifetime(r.choice(PEOPLE), r.choice((2.0, 10.0, 3600.0)), r.random() < 0.5): 2,
+    lambda r: Lifetime(r.choice(PEOPLE), r.choice((2.0, 2.0, 10.0, 3600.0)), r.random() < 0.3): 4,
     lambda r: SlowDisk(r.choice((-1.0, 0.0, 0.02, 0.5))): 3,
     lambda r: End(r.choice(PUBLISHERS), r.choice(CHANNELS)): 1,
 }
@@ -222,7 +222,7 @@ def draw(seed: int, store: str | None = None) -> Schedule:
         store: which engine; None leaves it to the seed.
     """
     r = random.Random(seed)  # noqa: S311 chance, not secrecy
-    drawn = "sqlite" if r.random() < 0.1 else "memory"
+    drawn = "sqlite" if r.random() < 0.15 else "memory"
     first = [_watch(r), _watch(r), _publish(r)]
     kinds, weights = tuple(_DRAWN), tuple(_DRAWN.values())
     others = [draw_one(r) for draw_one in r.choices(kinds, weights, k=r.randint(3, 18))]

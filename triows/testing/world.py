@@ -232,8 +232,9 @@ class World:
                 person.come_back(3600.0, renewed=True)
         for reader in self.readers.values():
             reader.pause = 0.0
+        self._heal()
+        await trio.sleep(SLOWEST)  # over the message in hand, and until what broke is noticed
         await self._wait_for_all(QUIET)
-        await trio.sleep(SLOWEST)  # over the message that somebody has in hand
         for number in range(_ROUNDS if not self.wrong else 0):
             await self._publish_more(number)
             await self._wait_for_all(_PROMPT)
@@ -247,9 +248,8 @@ class World:
         for channel in CHANNELS:
             message = Message(MessageType.LOG, b"%d" % number, id=f"{LISTENER} {number} {channel}")
             assert message.id is not None
-            self.ledger.sent[message.id] = Sent(
-                LISTENER, channel, number, message.type, message.raw
-            )
+            sent = Sent(LISTENER, channel, number, message.type, message.raw)
+            self.ledger.sent[message.id] = sent
             try:
                 at = await self.server.publish(channel, message)
                 self.ledger.ack(channel, at.epoch, at.offset, message.id)
