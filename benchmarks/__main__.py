@@ -9,9 +9,11 @@ from pathlib import Path
 
 from benchmarks import ceiling, report
 from benchmarks.candidates import CANDIDATES, Candidate
-from benchmarks.load import LoadError
+from benchmarks.load import LoadError, Unable
 from benchmarks.plan import QUICK, Effort, Workload
 from benchmarks.process import prepare
+from benchmarks.summary import Results, summarize
+from benchmarks.tables import show, table
 from benchmarks.workloads import WORKLOADS
 
 
@@ -26,14 +28,13 @@ def main() -> int:
     print(report.describe_environment(facts), flush=True)
     limits = ceiling.measure(effort)
     print(report.describe_ceiling(limits), flush=True)
-    results: report.Results = {}
-    failures: list[str] = []
+    run = Run(candidates, effort, arguments.rounds)
     for workload in workloads:
-        _measure(workload, candidates, effort, arguments.rounds, results, failures)
+        run.measure(workload)
     print(f"\nMedians of up to {arguments.rounds} rounds (least–most):\n")
-    print(report.table(workloads, candidates, results))
-    for failure in failures:
-        print(f"\nFAILED {_shorten(failure)}")
+    print(table(workloads, run.results, limits))
+    for line in [*run.skipped, *(f"FAILED {_shorten(failure)}" for failure in run.failures)]:
+        print(f"\n{line}")
     if arguments.json:
         report.write_json(
             arguments.json,
@@ -41,10 +42,12 @@ def main() -> int:
             rounds=arguments.rounds,
             quick=arguments.quick,
             ceiling=limits,
-            results=results,
-            failures=failures,
+            summary=summarize(workloads, run.results),
+            results=run.results,
+            skipped=run.skipped,
+            failures=run.failures,
         )
-    return 1 if failures else 0
+    return 1 if run.failures else 0
 
 
 def _arguments() -> argparse.Namespace:
@@ -64,30 +67,52 @@ def _installed() -> list[Candidate]:
     return [candidate for candidate in CANDIDATES if candidate.installed]
 
 
-def _measure(
-    workload: Workload,
-    candidates: list[Candidate],
-    effort: Effort,
-    rounds: int,
-    results: report.Results,
-    failures: list[str],
-) -> None:
-    """Run every round of one workload; each round begins with another candidate."""
-    taking_part = candidates if workload.rivals else candidates[:1]
-    found = results.setdefault(workload.name, {})
-    for number in range(min(rounds, workload.rounds)):
-        first = number % len(taking_part)
-        for candidate in taking_part[first:] + taking_part[:first]:
-            began = time.perf_counter()
-            try:
-                figures = workload.run(candidate, effort)
-            except (LoadError, OSError) as error:
-                failures.append(f"{workload.name} of {candidate.name}: {error}")
-                _progress(f"{workload.name} {candidate.name}: FAILED")
-                continue
-            found.setdefault(candidate.name, []).append(figures)
-            spent = time.perf_counter() - began
-            _progress(f"{workload.name} {candidate.name}: {figures['value']:,.2f} ({spent:.1f} s)")
+class Run:
+    """All that is measured, and what came of it.
+
+    Attributes:
+        results: what each run found, by workload and candidate.
+        skipped: who could not do what, and why.
+        failures: what went wrong.
+    """
+
+    def __init__(self, candidates: list[Candidate], effort: Effort, rounds: int) -> None:
+        self.results: Results = {}
+        self.skipped: list[str] = []
+        self.failures: list[str] = []
+        self._candidates = candidates
+        self._effort = effort
+        self._rounds = rounds
+
+    def measure(self, workload: Workload) -> None:
+        """Run every round of one workload; each round begins with another candidate."""
+        taking_part = self._candidates if workload.rivals else self._candidates[:1]
+        unable: set[str] = set()
+        self.results[workload.name] = {}
+        for number in range(min(self._rounds, workload.rounds)):
+            first = number % len(taking_part)
+            for candidate in taking_part[first:] + taking_part[:first]:
+                if candidate.name not in unable and not self._run(workload, candidate):
+                    unable.add(candidate.name)
+
+    def _run(self, workload: Workload, candidate: Candidate) -> bool:
+        """Run it once; return whether it is worth trying again."""
+        began = time.perf_counter()
+        work = f"{workload.name} of {candidate.name}"
+        try:
+            figures = workload.run(candidate, self._effort)
+        except Unable as why:
+            self.skipped.append(f"{work} is left out: {why}")
+            _progress(self.skipped[-1])
+            return False
+        except (LoadError, OSError) as error:
+            self.failures.append(f"{work}: {error}")
+            _progress(f"{work}: FAILED")
+            return True
+        self.results[workload.name].setdefault(candidate.name, []).append(figures)
+        shown = ", ".join(f"{show(figures[row.figure])} {row.unit}" for row in workload.rows)
+        _progress(f"{work}: {shown} ({time.perf_counter() - began:.1f} s)")
+        return True
 
 
 def _shorten(failure: str) -> str:

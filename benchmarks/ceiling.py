@@ -12,7 +12,8 @@ from benchmarks.opening import close_all, open_all
 from benchmarks.plan import Effort, Figures
 from benchmarks.process import running
 from benchmarks.servers.bare_server import REPLY
-from benchmarks.workloads import SUBSCRIBERS, publish
+from benchmarks.workloads.fanout import SUBSCRIBERS
+from benchmarks.workloads.publishing import publish
 
 REPEATS = 15
 

@@ -47,6 +47,10 @@ class LoadError(Exception):
     """A server did not do what a workload needs."""
 
 
+class Unable(Exception):
+    """A candidate has not what a workload needs; says what."""
+
+
 class Keeper:
     """Keeps idle connections alive: answers their pings.
 

@@ -1,4 +1,4 @@
-"""What a benchmark is made of: workloads, their targets, and how long they take."""
+"""What a benchmark is made of: workloads, their rows and targets, and how long they take."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import attrs
 from benchmarks.candidates import Candidate
 
 Figures: TypeAlias = dict[str, float]
-"""What one run found; `value` is what is compared."""
+"""What one run found, by name."""
+
+OTHERS = "every other"
+"""As a target's rival: the best of those that no other target of its row names."""
 
 
 @attrs.frozen
@@ -39,7 +42,8 @@ class Target:
 
     Attributes:
         at_least, at_most: the bound, one of them.
-        rival: compare the ratio to this candidate; empty compares the figure itself.
+        rival: compare the ratio to this candidate, or to the best of `OTHERS`;
+            empty compares the figure itself.
     """
 
     at_least: float | None = None
@@ -54,21 +58,55 @@ class Target:
 
 
 @attrs.frozen
+class Row:
+    """One line of the report: a figure of a workload.
+
+    Attributes:
+        name: as in the report, and in the ceiling.
+        unit: of the figure.
+        targets: for the first candidate.
+        title: what was done, in words.
+        figure: its name among those of a run.
+        less: whether less is better.
+    """
+
+    name: str
+    unit: str
+    targets: tuple[Target, ...] = ()
+    title: str = ""
+    figure: str = "value"
+    less: bool = False
+
+
+@attrs.frozen
 class Workload:
     """One kind of work.
 
     Attributes:
-        name: as in the report.
-        unit: of the figure.
-        run: measures one candidate, freshly started.
-        target: for the first candidate.
+        name: as on the command line.
+        run: measures one candidate, freshly started; raises `Unable` for one that cannot.
+        rows: what is reported of it.
         rounds: at most so many.
         rivals: False has only the first candidate do it.
     """
 
     name: str
-    unit: str
     run: Callable[[Candidate, Effort], Figures]
-    target: Target | None = None
+    rows: tuple[Row, ...]
     rounds: int = 100
     rivals: bool = True
+
+
+def single(
+    name: str,
+    unit: str,
+    run: Callable[[Candidate, Effort], Figures],
+    *targets: Target,
+    title: str,
+    less: bool = False,
+    rounds: int = 100,
+    rivals: bool = True,
+) -> Workload:
+    """Return a workload of one row, its figure `value`."""
+    row = Row(name, unit, targets, title=title, less=less)
+    return Workload(name, run, (row,), rounds, rivals)

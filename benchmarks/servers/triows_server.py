@@ -23,6 +23,7 @@ async def main(interval: float) -> None:
         messages_per_second=0,
         bytes_per_second=0,
         handshakes_per_second_per_address=0,
+        handshake_timeout=60,  # a busy machine lets hundreds that open at once wait
         ping_interval=interval or NEVER,
     )
     settings = triows.Settings(limits=limits, store=store())

@@ -1,0 +1,13 @@
+"""The work: each workload drives one candidate, freshly started, and returns its figures."""
+
+from __future__ import annotations
+
+from benchmarks.workloads import connections, fanout, publishing, stalling
+
+WORKLOADS = [
+    *fanout.WORKLOADS,
+    *publishing.WORKLOADS,
+    *connections.WORKLOADS,
+    *stalling.WORKLOADS,
+]
+"""In the order of the report."""

@@ -1,0 +1,125 @@
+"""Fan-out: one publisher, and many viewers of one channel."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from benchmarks.candidates import Candidate
+from benchmarks.frames import server_frame
+from benchmarks.load import Reader, read_message, send
+from benchmarks.opening import close_all, open_all
+from benchmarks.plan import OTHERS, Effort, Figures, Target, Workload, single
+from benchmarks.process import Server, running
+from benchmarks.workloads.busy import Busy
+
+SUBSCRIBERS = 1000
+
+
+class Channel:
+    """A publisher and its viewers.
+
+    Attributes:
+        viewers: how many viewers.
+        published: how many messages so far.
+        size: their bytes, as one viewer gets them.
+    """
+
+    def __init__(
+        self, candidate: Candidate, publisher: socket.socket, viewers: list[socket.socket]
+    ) -> None:
+        self.viewers = len(viewers)
+        self.published = 0
+        self.size = 0
+        self._candidate = candidate
+        self._publisher = publisher
+        self._sockets = viewers
+        self._first = 0  # length of the first message
+        self.publish_one()
+        self._reader = Reader(viewers)
+
+    def publish_one(self) -> None:
+        """Publish one message and check it as each viewer got it."""
+        send(self._publisher, self._candidate.message())
+        self.published += 1
+        for viewer in self._sockets:
+            payload = read_message(viewer)
+            self._candidate.check(payload, self.published)
+            self._first = self._first or len(server_frame(payload))
+        self.size += self._length(self.published)
+
+    def _length(self, offset: int) -> int:
+        return self._first + self._candidate.growth(offset)
+
+    def publish(self, window: int, go_on: Callable[[int, float], bool]) -> tuple[int, float]:
+        """Publish so many at a time, the next when every viewer has got them.
+
+        Args:
+            window: how many.
+            go_on: asked with the messages so far, and the seconds they took.
+
+        Returns:
+            the last two.
+        """
+        frames, read = self._candidate.message() * window, self._reader.wait
+        messages, elapsed, began = 0, 0.0, time.perf_counter()
+        while go_on(messages, elapsed):
+            send(self._publisher, frames)
+            first = self.published + 1
+            size = sum(map(self._length, range(first, first + window)))
+            read(size * self.viewers)
+            self.published += window
+            self.size += size
+            messages += window
+            elapsed = time.perf_counter() - began
+        return messages, elapsed
+
+
+@contextmanager
+def watched(candidate: Candidate, server: Server, viewers: int) -> Iterator[Channel]:
+    """Open a channel with that many viewers; close all its connections in the end."""
+    scripts = [candidate.publisher(), *[candidate.subscriber()] * viewers]
+    clients = open_all(server.port, scripts)
+    try:
+        yield Channel(candidate, clients[0], clients[1:])
+    finally:
+        close_all(clients)
+
+
+def fan_out(candidate: Candidate, effort: Effort, *, window: int) -> Figures:
+    """Deliveries a second, `window` messages under way: the next when everybody has the last."""
+    with (
+        running(candidate.command()) as server,
+        watched(candidate, server, SUBSCRIBERS) as channel,
+    ):
+        return _measure(channel, effort.seconds, window, server)
+
+
+def _measure(channel: Channel, seconds: float, window: int, server: Server) -> Figures:
+    channel.publish(window, lambda _, elapsed: elapsed < seconds * 0.2)
+    busy = Busy(server)
+    messages, elapsed = channel.publish(window, lambda _, spent: spent < seconds)
+    figures = busy.figures()
+    channel.publish_one()
+    return {"value": messages * channel.viewers / elapsed, "messages": messages, **figures}
+
+
+def _workload(window: int, *targets: Target) -> Workload:
+    words = "one message at a time" if window == 1 else f"{window} under way"
+    return single(
+        f"fanout-{window}",
+        "deliveries/s",
+        partial(fan_out, window=window),
+        *targets,
+        title=f"fan-out to {SUBSCRIBERS}, {words}",
+    )
+
+
+WORKLOADS = [
+    _workload(1, Target(at_least=0.75, rival="bun"), Target(at_least=1, rival=OTHERS)),
+    _workload(16, Target(at_least=1, rival="bun"), Target(at_least=1, rival=OTHERS)),
+    _workload(64, Target(at_least=1, rival="bun"), Target(at_least=1, rival=OTHERS)),
+]
