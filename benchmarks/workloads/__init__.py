@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from benchmarks.workloads import connections, fanout, publishing, stalling
+from benchmarks.workloads import connections, fanout, latency, publishing, stalling
 
 WORKLOADS = [
     *fanout.WORKLOADS,
     *publishing.WORKLOADS,
     *connections.WORKLOADS,
+    *latency.WORKLOADS,
     *stalling.WORKLOADS,
 ]
 """In the order of the report."""

@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import accumulate
 
 from benchmarks.candidates import Candidate
 from benchmarks.frames import server_frame
-from benchmarks.load import Reader, read_message, send
+from benchmarks.load import read_message, send
 from benchmarks.opening import close_all, open_all
+from benchmarks.pacing import Paced, PacedReader
 from benchmarks.plan import OTHERS, Effort, Figures, Target, Workload, single
 from benchmarks.process import Server, running
 from benchmarks.workloads.busy import Busy
@@ -25,21 +27,25 @@ class Channel:
     Attributes:
         viewers: how many viewers.
         published: how many messages so far.
-        size: their bytes, as one viewer gets them.
+        size: bytes of those of its own, as one viewer gets them.
     """
 
     def __init__(
-        self, candidate: Candidate, publisher: socket.socket, viewers: list[socket.socket]
+        self,
+        candidate: Candidate,
+        publisher: socket.socket,
+        viewers: list[socket.socket],
+        published: int = 0,
     ) -> None:
         self.viewers = len(viewers)
-        self.published = 0
+        self.published = published
         self.size = 0
         self._candidate = candidate
         self._publisher = publisher
         self._sockets = viewers
         self._first = 0  # length of the first message
         self.publish_one()
-        self._reader = Reader(viewers)
+        self._reader = PacedReader(viewers)
 
     def publish_one(self) -> None:
         """Publish one message and check it as each viewer got it."""
@@ -48,7 +54,8 @@ class Channel:
         for viewer in self._sockets:
             payload = read_message(viewer)
             self._candidate.check(payload, self.published)
-            self._first = self._first or len(server_frame(payload))
+            length = len(server_frame(payload)) - self._candidate.growth(self.published)
+            self._first = self._first or length
         self.size += self._length(self.published)
 
     def _length(self, offset: int) -> int:
@@ -77,14 +84,29 @@ class Channel:
             elapsed = time.perf_counter() - began
         return messages, elapsed
 
+    def pace(self, rate: float, count: int) -> Paced:
+        """Publish `count` messages, `rate` a second, until every viewer has got them."""
+        first = self.published + 1
+        ends = list(accumulate(map(self._length, range(first, first + count))))
+        paced = self._reader.pace(self._publisher, self._candidate.message(), rate, ends)
+        self.published += count
+        self.size += ends[-1]
+        return paced
+
 
 @contextmanager
-def watched(candidate: Candidate, server: Server, viewers: int) -> Iterator[Channel]:
-    """Open a channel with that many viewers; close all its connections in the end."""
+def watched(
+    candidate: Candidate, server: Server, viewers: int, published: int = 0
+) -> Iterator[Channel]:
+    """Open a channel with that many viewers; close all its connections in the end.
+
+    Args:
+        published: how many messages it had before.
+    """
     scripts = [candidate.publisher(), *[candidate.subscriber()] * viewers]
     clients = open_all(server.port, scripts)
     try:
-        yield Channel(candidate, clients[0], clients[1:])
+        yield Channel(candidate, clients[0], clients[1:], published)
     finally:
         close_all(clients)
 
