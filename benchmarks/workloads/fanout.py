@@ -14,7 +14,7 @@ from benchmarks.frames import server_frame
 from benchmarks.load import read_message, send
 from benchmarks.opening import close_all, open_all
 from benchmarks.pacing import Paced, PacedReader
-from benchmarks.plan import OTHERS, Effort, Figures, Target, Workload, single
+from benchmarks.plan import OTHERS, Effort, Figures, Row, Target, Workload, single
 from benchmarks.process import Server, running
 from benchmarks.workloads.busy import Busy
 
@@ -120,6 +120,24 @@ def fan_out(candidate: Candidate, effort: Effort, *, window: int) -> Figures:
         return _measure(channel, effort.seconds, window, server)
 
 
+def fan_out_each(
+    candidate: Candidate, effort: Effort, *, viewers: int, windows: tuple[int, ...]
+) -> Figures:
+    """The same with each of several windows, `x1` and so on, over the same connections."""
+    figures: Figures = {"generator_busy": 0, "server_busy": 1}
+    with (
+        running(candidate.command()) as server,
+        watched(candidate, server, viewers) as channel,
+    ):
+        for window in windows:
+            found = _measure(channel, effort.seconds, window, server)
+            figures[f"x{window}"] = found["value"]
+            figures[f"x{window} messages"] = found["messages"]
+            figures["generator_busy"] = max(figures["generator_busy"], found["generator_busy"])
+            figures["server_busy"] = min(figures["server_busy"], found["server_busy"])
+    return figures
+
+
 def _measure(channel: Channel, seconds: float, window: int, server: Server) -> Figures:
     channel.publish(window, lambda _, elapsed: elapsed < seconds * 0.2)
     busy = Busy(server)
@@ -129,19 +147,39 @@ def _measure(channel: Channel, seconds: float, window: int, server: Server) -> F
     return {"value": messages * channel.viewers / elapsed, "messages": messages, **figures}
 
 
-def _workload(window: int, *targets: Target) -> Workload:
-    words = "one message at a time" if window == 1 else f"{window} under way"
+def _words(viewers: int, window: int) -> str:
+    under_way = "one message at a time" if window == 1 else f"{window} under way"
+    return f"fan-out to {viewers:,}, {under_way}"
+
+
+def _single(window: int, *targets: Target) -> Workload:
     return single(
         f"fanout-{window}",
         "deliveries/s",
         partial(fan_out, window=window),
         *targets,
-        title=f"fan-out to {SUBSCRIBERS}, {words}",
+        title=_words(SUBSCRIBERS, window),
     )
 
 
+def _several(viewers: int, *windows: int) -> Workload:
+    rows = tuple(
+        Row(
+            f"fanout-{viewers}x{window}",
+            "deliveries/s",
+            title=_words(viewers, window),
+            figure=f"x{window}",
+        )
+        for window in windows
+    )
+    run = partial(fan_out_each, viewers=viewers, windows=windows)
+    return Workload(f"fanout-{viewers}", run, rows)
+
+
 WORKLOADS = [
-    _workload(1, Target(at_least=0.75, rival="bun"), Target(at_least=1, rival=OTHERS)),
-    _workload(16, Target(at_least=1, rival="bun"), Target(at_least=1, rival=OTHERS)),
-    _workload(64, Target(at_least=1, rival="bun"), Target(at_least=1, rival=OTHERS)),
+    _single(1, Target(at_least=0.75, rival="bun"), Target(at_least=1, rival=OTHERS)),
+    _single(16, Target(at_least=1, rival="bun"), Target(at_least=1, rival=OTHERS)),
+    _single(64, Target(at_least=1, rival="bun"), Target(at_least=1, rival=OTHERS)),
+    _several(10, 1, 16, 64),
+    _several(10_000, 1, 16),
 ]
