@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 
 from benchmarks.frames import client_frame, client_header, mask
-from benchmarks.load import LoadError
+from benchmarks.load import LoadError, Unable
 from benchmarks.opening import Script
 
 MARKER = b"#"
@@ -69,6 +69,17 @@ class Candidate(ABC):
     def growth(self, offset: int) -> int:
         """Return by how many bytes the message at `offset` is longer than the first."""
         return 0
+
+    def resumption(self, answer: bytes) -> bytes:
+        """Return the frame with which an asker gets all messages since a place, and goes on.
+
+        Args:
+            answer: what was answered to it at that place; nothing begins with what comes next.
+
+        Raises:
+            Unable: it keeps nothing.
+        """
+        raise Unable("it keeps no messages to resume from")
 
     @abstractmethod
     def check(self, payload: bytes, offset: int) -> None:
@@ -156,6 +167,13 @@ class Triows(Candidate):
             return b"".join(pieces)
 
         return take
+
+    def resumption(self, answer: bytes) -> bytes:
+        request: dict[str, object] = {"type": "subscribe", "id": "s", "channel": "session:bench"}
+        if answer:
+            place = json.loads(answer)["data"]
+            request["data"] = {"since": {key: place[key] for key in ("epoch", "offset")}}
+        return client_frame(json.dumps(request, separators=(",", ":")).encode())
 
     def growth(self, offset: int) -> int:
         return len(str(offset)) - 1

@@ -229,14 +229,19 @@ def _frames(data: bytes) -> tuple[list[tuple[int, bytes]], bytes]:
     return frames, data
 
 
+def wait_readable(client: socket.socket, before: bytes = b"") -> None:
+    """Wait until something comes after `before`."""
+    readable = select.poll()
+    readable.register(client, select.POLLIN)
+    if not readable.poll(PATIENCE * 1000):
+        raise LoadError(f"nothing came after {before[-1000:]!r}")
+
+
 def read_message(client: socket.socket) -> bytes:
     """Wait for the next text message and return it."""
     data = b""
-    readable = select.poll()
-    readable.register(client, select.POLLIN)
     while True:
-        if not readable.poll(PATIENCE * 1000):
-            raise LoadError(f"no message came, only {data!r}")
+        wait_readable(client, data)
         received = receive(client)
         data += received
         parts = split_frame(data)

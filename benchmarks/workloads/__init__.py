@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from benchmarks.workloads import connections, fanout, latency, publishing, stalling
+from benchmarks.workloads import connections, fanout, latency, publishing, recovery, stalling
 
 WORKLOADS = [
     *fanout.WORKLOADS,
     *publishing.WORKLOADS,
     *connections.WORKLOADS,
     *latency.WORKLOADS,
+    *recovery.WORKLOADS,
     *stalling.WORKLOADS,
 ]
 """In the order of the report."""
