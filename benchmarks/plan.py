@@ -36,6 +36,10 @@ class Effort:
 QUICK = Effort(seconds=1.0, messages=500, hold=5.0, connections=1000)
 
 
+Run: TypeAlias = Callable[[Candidate, Effort], Figures]
+"""Measures one candidate, freshly started; raises `Unable` for one that cannot."""
+
+
 @attrs.frozen
 class Target:
     """What the median has to reach.
@@ -84,14 +88,14 @@ class Workload:
 
     Attributes:
         name: as on the command line.
-        run: measures one candidate, freshly started; raises `Unable` for one that cannot.
+        run: the work.
         rows: what is reported of it.
         rounds: at most so many.
         rivals: False has only the first candidate do it.
     """
 
     name: str
-    run: Callable[[Candidate, Effort], Figures]
+    run: Run
     rows: tuple[Row, ...]
     rounds: int = 100
     rivals: bool = True
@@ -100,7 +104,7 @@ class Workload:
 def single(
     name: str,
     unit: str,
-    run: Callable[[Candidate, Effort], Figures],
+    run: Run,
     *targets: Target,
     title: str,
     less: bool = False,

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.numbers import latencies, percentile, slope
+from benchmarks.workloads.growth import point_name, points
 
 
 @pytest.mark.parametrize(
@@ -80,3 +81,15 @@ def test_slope_of_one_point_is_refused() -> None:
     """A line needs two."""
     with pytest.raises(ValueError, match="two points or more, not 1"):
         slope({10: 1})
+
+
+def test_points_of_a_run_are_found_again() -> None:
+    """Those of the processor, and not those of the time that passed."""
+    figures = {
+        "value": 1.0,
+        point_name("processor", 10): 2.5,
+        point_name("processor", 1000): 3.5,
+        point_name("wall", 10): 4.5,
+    }
+
+    assert points(figures, "processor") == {10: 2.5, 1000: 3.5}

@@ -1,7 +1,8 @@
 """The servers that are measured, each a process of its own: `python -m benchmarks.servers.…`.
 
-Each takes `--ping-interval SECONDS` (0 is never), that of triows `--store URL` as well, and
-once it listens on a free port of 127.0.0.1, writes that port as a line to stdout.
+Each takes `--ping-interval SECONDS` (0 is never), that of triows `--store URL` and
+`--log-messages NUMBER` as well, and once it listens on a free port of 127.0.0.1, writes that port
+as a line to stdout.
 """
 
 from __future__ import annotations
@@ -14,6 +15,11 @@ def store() -> str:
     return str(_arguments().store)
 
 
+def log_messages() -> int:
+    """Read the command line; return how many messages a channel keeps, 0 for the default."""
+    return int(_arguments().log_messages)
+
+
 def ping_interval() -> float:
     """Read the command line; return the seconds between two pings, 0 for none."""
     return float(_arguments().ping_interval)
@@ -22,6 +28,7 @@ def ping_interval() -> float:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--ping-interval", type=float, default=0)
+    parser.add_argument("--log-messages", type=int, default=0)
     parser.add_argument("--store", default="memory://")
     return parser.parse_args()
 

@@ -7,7 +7,7 @@ import gc
 import trio
 
 import triows
-from benchmarks.servers import announce, ping_interval, store
+from benchmarks.servers import announce, log_messages, ping_interval, store
 from triows.cli.serve import COLLECT_EVERY
 
 SECRET = "the-benchmarks-have-no-secrets-at-all"
@@ -24,9 +24,12 @@ async def main(interval: float) -> None:
         bytes_per_second=0,
         handshakes_per_second_per_address=0,
         handshake_timeout=60,  # a busy machine lets hundreds that open at once wait
+        max_subscriptions=0,
         ping_interval=interval or NEVER,
     )
-    settings = triows.Settings(limits=limits, store=store())
+    kept = log_messages()
+    log = triows.LogLimits(max_messages=kept, max_bytes=0) if kept else triows.LogLimits()
+    settings = triows.Settings(limits=limits, log=log, store=store())
     auth = triows.JWTAuth(SECRET)
     async with triows.open_server(auth=auth, host="127.0.0.1", port=0, settings=settings) as server:
         gc.freeze()

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from benchmarks.workloads import connections, fanout, latency, publishing, recovery, stalling
+from benchmarks.workloads import (
+    connections,
+    fanout,
+    growth,
+    latency,
+    publishing,
+    recovery,
+    stalling,
+)
 
 WORKLOADS = [
     *fanout.WORKLOADS,
@@ -11,5 +19,6 @@ WORKLOADS = [
     *latency.WORKLOADS,
     *recovery.WORKLOADS,
     *stalling.WORKLOADS,
+    *growth.WORKLOADS,
 ]
 """In the order of the report."""

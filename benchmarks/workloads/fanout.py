@@ -25,7 +25,8 @@ class Channel:
     """A publisher and its viewers.
 
     Attributes:
-        viewers: how many viewers.
+        sockets: the viewers.
+        viewers: how many they are.
         published: how many messages so far.
         size: bytes of those of its own, as one viewer gets them.
     """
@@ -42,7 +43,7 @@ class Channel:
         self.size = 0
         self._candidate = candidate
         self._publisher = publisher
-        self._sockets = viewers
+        self.sockets = viewers
         self._first = 0  # length of the first message
         self.publish_one()
         self._reader = PacedReader(viewers)
@@ -51,7 +52,7 @@ class Channel:
         """Publish one message and check it as each viewer got it."""
         send(self._publisher, self._candidate.message())
         self.published += 1
-        for viewer in self._sockets:
+        for viewer in self.sockets:
             payload = read_message(viewer)
             self._candidate.check(payload, self.published)
             length = len(server_frame(payload)) - self._candidate.growth(self.published)
