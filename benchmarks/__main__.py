@@ -26,8 +26,8 @@ def main() -> int:
     prepare()
     facts = report.environment(candidates)
     print(report.describe_environment(facts), flush=True)
-    limits = ceiling.measure(effort)
-    print(report.describe_ceiling(limits), flush=True)
+    limits = ceiling.measure(workloads, effort)
+    print(report.describe_ceiling(workloads, limits), flush=True)
     run = Run(candidates, effort, arguments.rounds)
     for workload in workloads:
         run.measure(workload)

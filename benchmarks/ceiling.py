@@ -1,45 +1,54 @@
-"""How fast the load generator itself is, so that one sees it is not what limits a server."""
+"""How fast the load generator itself is, so that one sees it is not what limits a server.
+
+Where a figure cannot be had without a server, one that does nothing but send is on the other side:
+there the ceiling is that of both, and the generator's own is higher.
+"""
 
 from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Callable, Iterable
+from functools import partial
 from statistics import median
 
 from benchmarks.candidates import Bare
 from benchmarks.load import Reader, send
 from benchmarks.opening import close_all, open_all
-from benchmarks.plan import Effort, Figures
+from benchmarks.plan import Effort, Figures, Workload
 from benchmarks.process import running
 from benchmarks.servers.bare_server import REPLY
 from benchmarks.workloads.fanout import SUBSCRIBERS
-from benchmarks.workloads.publishing import publish
+from benchmarks.workloads.recovery import MB
 
 REPEATS = 15
+LONGEST = 64  # messages that are read at once
 
 
-def measure(effort: Effort) -> Figures:
-    """Return frames read a second, and answers a second from a server that does nothing."""
-    figures = _reading()
-    for window in (1, 32):
-        found = publish(Bare(), effort, window=window)
-        figures[f"publish-{window}"] = found["value"]
+def measure(workloads: Iterable[Workload], effort: Effort) -> Figures:
+    """Return, by the names of their rows, what the generator reaches in these workloads."""
+    figures: Figures = {}
+    for workload in workloads:
+        if workload.name in _READING:
+            figures |= _READING[workload.name]()
+        elif workload.name in _SAME:
+            found = workload.run(Bare(), effort)
+            figures |= {row.name: found[row.figure] for row in workload.rows}
     return figures
 
 
-def _reading() -> Figures:
-    """Read from 1000 connections what has arrived on all of them already."""
+def _read_all(viewers: int, windows: tuple[int, ...], name: str) -> Figures:
+    """Read what has arrived on all connections already, so many messages on each."""
     bare = Bare()
     with running(bare.command()) as server:
-        scripts = [bare.subscriber()] * SUBSCRIBERS
-        publisher, *viewers = open_all(server.port, [bare.publisher(), *scripts])
+        clients = open_all(server.port, [bare.publisher(), *[bare.subscriber()] * viewers])
         try:
             return {
-                f"fanout-{window}": _read(bare, publisher, viewers, window)
-                for window in (1, 16, 64)
+                f"{name}{window}": _read(bare, clients[0], clients[1:], window)
+                for window in windows
             }
         finally:
-            close_all([publisher, *viewers])
+            close_all(clients)
 
 
 def _read(bare: Bare, publisher: socket.socket, viewers: list[socket.socket], window: int) -> float:
@@ -51,3 +60,23 @@ def _read(bare: Bare, publisher: socket.socket, viewers: list[socket.socket], wi
         reader.wait(len(REPLY) * window * len(viewers))
         rates.append(window * len(viewers) / (time.perf_counter() - began))
     return median(rates)
+
+
+def _read_bytes() -> Figures:
+    rate = _read_all(SUBSCRIBERS, (LONGEST,), "")[str(LONGEST)]
+    return {"recovery-rate": rate * len(REPLY) / MB}
+
+
+_READING: dict[str, Callable[[], Figures]] = {
+    **{
+        f"fanout-{window}": partial(_read_all, SUBSCRIBERS, (window,), "fanout-")
+        for window in (1, 16, 64)
+    },
+    "fanout-10": partial(_read_all, 10, (1, 16, 64), "fanout-10x"),
+    "fanout-10000": partial(_read_all, 10_000, (1, 16), "fanout-10000x"),
+    "recovery": _read_bytes,
+}
+"""Of the generator alone."""
+
+_SAME = ("publish-1", "publish-32", "storm", "latency", "latency-common")
+"""The workload itself, against the server that does nothing."""

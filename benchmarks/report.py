@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.candidates import Candidate
-from benchmarks.plan import Figures
+from benchmarks.plan import Figures, Workload
 from benchmarks.process import ROOT
 from benchmarks.tables import show
 
@@ -58,10 +58,11 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def describe_ceiling(ceiling: Figures) -> str:
+def describe_ceiling(workloads: list[Workload], ceiling: Figures) -> str:
     """Return the generator's ceiling as a line."""
-    parts = (f"{name} {show(figure)}/s" for name, figure in ceiling.items())
-    return "The load generator alone: " + ", ".join(parts)
+    units = {row.name: row.unit for workload in workloads for row in workload.rows}
+    parts = (f"{name} {show(figure)} {units[name]}" for name, figure in ceiling.items())
+    return "The load generator alone: " + (", ".join(parts) or "not measured")
 
 
 def describe_environment(facts: dict[str, Any]) -> str:
