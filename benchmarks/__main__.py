@@ -12,8 +12,8 @@ from benchmarks.candidates import CANDIDATES, Candidate
 from benchmarks.load import LoadError, Unable
 from benchmarks.plan import QUICK, Effort, Workload
 from benchmarks.process import prepare
-from benchmarks.summary import Results, summarize
-from benchmarks.tables import show, table
+from benchmarks.summary import Results, show, summarize
+from benchmarks.tables import both
 from benchmarks.workloads import WORKLOADS
 
 
@@ -32,7 +32,7 @@ def main() -> int:
     for workload in workloads:
         run.measure(workload)
     print(f"\nMedians of up to {arguments.rounds} rounds (least–most):\n")
-    print(table(workloads, run.results, limits))
+    print(both(workloads, run.results, limits))
     for line in [*run.skipped, *(f"FAILED {_shorten(failure)}" for failure in run.failures)]:
         print(f"\n{line}")
     if arguments.json:

@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.candidates import Candidate
 from benchmarks.plan import Figures, Workload
 from benchmarks.process import ROOT
-from benchmarks.tables import show
+from benchmarks.summary import show
 
 
 def environment(candidates: list[Candidate]) -> dict[str, Any]:
@@ -67,7 +67,10 @@ def describe_ceiling(workloads: list[Workload], ceiling: Figures) -> str:
 
 def describe_environment(facts: dict[str, Any]) -> str:
     """Return the environment as a line."""
-    versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
+    named: dict[str, str] = {}
+    for name, found in facts["versions"].items():  # of a package, or of what a candidate needs
+        named |= found if isinstance(found, dict) else {name: found}
+    versions = ", ".join(f"{name} {number}" for name, number in named.items())
     commit = facts["commit"][:10] + (" with changes" if facts["changed"] else "")
     return (
         f"{facts['processor']}, {facts['cores']} cores, {facts['system']}, "

@@ -97,3 +97,8 @@ def summarize(workloads: list[Workload], results: Results) -> dict[str, Any]:
         for row in workload.rows
         if workload.name in results
     }
+
+
+def show(value: float) -> str:
+    """Return a figure with as many digits as it deserves."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2f}"

@@ -85,7 +85,7 @@ WORKLOADS = [
             ),
             Row(
                 "idle-10000",
-                "still up",
+                "connections",
                 (Target(at_least=10_000),),
                 title="connections that stay up, of 10,000",
                 figure="up",

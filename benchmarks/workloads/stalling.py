@@ -69,7 +69,7 @@ def _catch_up(clients: list[socket.socket], size: int) -> Figures:
 WORKLOADS = [
     single(
         "stalled",
-        "times",
+        "× without",
         stalled,
         Target(at_most=1.2),
         title="time for a message when one viewer in ten has stopped reading",
