@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks import ceiling, report
 from benchmarks.candidates import CANDIDATES, Candidate
 from benchmarks.load import LoadError, Unable
+from benchmarks.pictures import FOLDER
 from benchmarks.plan import QUICK, Effort, Workload
-from benchmarks.process import prepare
+from benchmarks.process import ROOT, prepare
 from benchmarks.summary import Results, show, summarize
-from benchmarks.tables import both
+from benchmarks.tables import FIGURES, both
 from benchmarks.workloads import WORKLOADS
 
 
@@ -35,6 +37,8 @@ def main() -> int:
     print(both(workloads, run.results, limits))
     for line in [*run.skipped, *(f"FAILED {_shorten(failure)}" for failure in run.failures)]:
         print(f"\n{line}")
+    if arguments.record:
+        arguments.json = FIGURES
     if arguments.json:
         report.write_json(
             arguments.json,
@@ -47,6 +51,8 @@ def main() -> int:
             skipped=run.skipped,
             failures=run.failures,
         )
+    if arguments.record:
+        record()
     return 1 if run.failures else 0
 
 
@@ -57,7 +63,23 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each workload")
     parser.add_argument("--quick", action="store_true", help="short rounds")
     parser.add_argument("--json", type=Path, help="file to write every figure to")
-    return parser.parse_args()
+    parser.add_argument(
+        "--record", action="store_true", help="write the JSON, tables and plots of the documents"
+    )
+    arguments = parser.parse_args()
+    if arguments.record and arguments.json:
+        parser.error(f"--record writes {FIGURES.relative_to(ROOT)}: leave --json out")
+    if arguments.record and find_spec("matplotlib") is None:
+        parser.error("--record needs the extra bench: pip install -e '.[bench]'")
+    return arguments
+
+
+def record() -> None:
+    """Write tables and plots of the JSON."""
+    from benchmarks import plots, tables  # plots needs an extra
+
+    tables.write(FIGURES)
+    plots.write(FIGURES, FOLDER)
 
 
 def _installed() -> list[Candidate]:

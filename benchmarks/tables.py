@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.pictures import PICTURES
 from benchmarks.plan import Figures, Row, Target, Workload
 from benchmarks.process import ROOT
 from benchmarks.report import describe_ceiling, describe_environment
@@ -49,8 +50,12 @@ RIVALS_IN_README = ("websockets", "bun", "ws")
 
 def main() -> None:
     """Write the tables of the committed figures, or of the file that is named."""
-    path = Path(sys.argv[1]) if len(sys.argv) > 1 else FIGURES
-    data = json.loads(path.read_text())
+    write(Path(sys.argv[1]) if len(sys.argv) > 1 else FIGURES)
+
+
+def write(figures: Path) -> None:
+    """Write the tables of a JSON file into the documents."""
+    data = json.loads(figures.read_text())
     README.write_text(put(README.read_text(), first_page(data)))
     DETAILS.write_text(put(DETAILS.read_text(), details(data)))
 
@@ -67,7 +72,7 @@ def put(document: str, text: str) -> str:
 def first_page(data: dict[str, Any]) -> str:
     """Return what README.md says."""
     results: Results = data["results"]
-    names = [OURS, *(name for name in RIVALS_IN_README if name in _names(results))]
+    names = [OURS, *(name for name in RIVALS_IN_README if name in candidates_of(results))]
     lines = [["work", *_quoted(names), "aim"], ["---", *["---:"] * len(names), "---"]]
     rows = {row.name: (workload, row) for workload, row in _measured(WORKLOADS, results)}
     for workload, row in (rows[name] for name in IN_README if name in rows):
@@ -75,7 +80,15 @@ def first_page(data: dict[str, Any]) -> str:
         cells = [show(found[name].median) if name in found else "–" for name in names]
         aim = show_verdicts([v for v in judge(row, OURS, found) if v.reached is not None])
         lines.append([f"{row.title or row.name}, {row.unit}", *cells, aim])
-    return f"{_when(data)}\n\n{markdown(lines)}"
+    return "\n\n".join([_when(data), markdown(lines), *_images(results, "docs/images")])
+
+
+def _images(results: Results, folder: str) -> list[str]:
+    return [
+        f"![{picture.title}]({folder}/{picture.file})"
+        for picture in PICTURES
+        if picture.drawn(results)
+    ]
 
 
 def _when(data: dict[str, Any]) -> str:
@@ -94,6 +107,7 @@ def details(data: dict[str, Any]) -> str:
         f"{describe_ceiling(WORKLOADS, ceiling)}.",
         both(WORKLOADS, results, ceiling),
         *data.get("skipped", []),
+        *_images(results, "images"),
     ]
     return "\n\n".join(parts)
 
@@ -126,7 +140,7 @@ def ours(workloads: list[Workload], results: Results, ceiling: Figures) -> str:
 
 def side_by_side(workloads: list[Workload], results: Results) -> str:
     """Return what was measured of more than one: medians, and how far the others are off."""
-    names = _names(results)
+    names = candidates_of(results)
     lines = [["workload", "unit", *_quoted(names)], ["---", "---", *["---:"] * len(names)]]
     for workload, row in _measured(workloads, results):
         found = spreads(workload, row, results)
@@ -150,7 +164,7 @@ def _measured(workloads: list[Workload], results: Results) -> list[tuple[Workloa
     ]
 
 
-def _names(results: Results) -> list[str]:
+def candidates_of(results: Results) -> list[str]:
     """Return all that took part, ours first."""
     names = {name: None for found in results.values() for name in found}
     return [OURS, *(name for name in names if name != OURS)]

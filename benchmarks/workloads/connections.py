@@ -87,7 +87,7 @@ WORKLOADS = [
                 "idle-10000",
                 "connections",
                 (Target(at_least=10_000),),
-                title="connections that stay up, of 10,000",
+                title="of 10,000 that are idle with pings, stay up",
                 figure="up",
             ),
         ),
