@@ -13,7 +13,9 @@ from functools import partial
 
 from benchmarks.candidates import Bare
 from benchmarks.load import Reader, send
+from benchmarks.numbers import Arrival
 from benchmarks.opening import close_all, open_all
+from benchmarks.pacing import PacedReader
 from benchmarks.plan import Effort, Figures, Workload
 from benchmarks.process import running
 from benchmarks.servers.bare_server import REPLY
@@ -30,33 +32,42 @@ def measure(workloads: Iterable[Workload], effort: Effort) -> Figures:
     for workload in workloads:
         if workload.name in _READING:
             figures |= _READING[workload.name]()
-        elif workload.name in _SAME:
+        if workload.name in _SAME:
             found = workload.run(Bare(), effort)
             figures |= {row.name: found[row.figure] for row in workload.rows}
     return figures
 
 
-def _read_all(viewers: int, windows: tuple[int, ...], name: str) -> Figures:
-    """Read what has arrived on all connections already, so many messages on each."""
+def _read_all(viewers: int, windows: tuple[int, ...], name: str, *, timed: bool = False) -> Figures:
+    """Read what has arrived on all connections already, so many messages on each.
+
+    Args:
+        timed: note when each arrives, as it is done for latencies.
+    """
     bare = Bare()
     with running(bare.command()) as server:
         clients = open_all(server.port, [bare.publisher(), *[bare.subscriber()] * viewers])
         try:
-            return {
-                f"{name}{window}": _read(bare, clients[0], clients[1:], window)
-                for window in windows
-            }
+            rates = [_read(bare, clients[0], clients[1:], window, timed) for window in windows]
+            return {f"{name}{n}": rate for n, rate in zip(windows, rates, strict=True)}
         finally:
             close_all(clients)
 
 
-def _read(bare: Bare, publisher: socket.socket, viewers: list[socket.socket], window: int) -> float:
-    reader, answers, rates = Reader(viewers), Reader([publisher]), []
+def _read(
+    bare: Bare, publisher: socket.socket, viewers: list[socket.socket], window: int, timed: bool
+) -> float:
+    reader, answers, rates = PacedReader(viewers), Reader([publisher]), []
     for _ in range(REPEATS):
         send(publisher, bare.message() * window)
         answers.wait(len(REPLY) * window)  # comes after everything else
+        missing, arrivals = len(REPLY) * window * len(viewers), list[Arrival]()
         began = time.perf_counter()
-        reader.wait(len(REPLY) * window * len(viewers))
+        if timed:
+            while missing > 0:
+                missing -= reader.take(arrivals)
+        else:
+            reader.wait(missing)
         rates.append(window * len(viewers) / (time.perf_counter() - began))
     return max(rates)  # a ceiling is what can be reached
 
@@ -74,6 +85,7 @@ _READING: dict[str, Callable[[], Figures]] = {
     "fanout-10": partial(_read_all, 10, (1, 16, 64), "fanout-10x"),
     "fanout-10000": partial(_read_all, 10_000, (1, 16), "fanout-10000x"),
     "recovery": _read_bytes,
+    "latency": partial(_read_all, SUBSCRIBERS, (1,), "timed-fanout-", timed=True),
 }
 """Of the generator alone."""
 

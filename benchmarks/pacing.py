@@ -72,7 +72,7 @@ class PacedReader(Reader):
                 send(publisher, frame)
                 late.append(now - due[sent])
                 sent += 1
-            if received := self._take(arrivals):
+            if received := self.take(arrivals):
                 missing -= received
                 heard = now
             else:
@@ -83,7 +83,7 @@ class PacedReader(Reader):
             raise LoadError(f"{-missing} bytes too many")
         return Paced(late, latencies(arrivals, due, ends))
 
-    def _take(self, arrivals: list[Arrival]) -> int:
+    def take(self, arrivals: list[Arrival]) -> int:
         """Read what is there from some, and note it; return how many bytes."""
         receive, buffer, clock = self._receive, self._buffer, time.perf_counter
         total = 0

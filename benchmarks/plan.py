@@ -27,7 +27,7 @@ class Effort:
         connections: opened in a storm.
     """
 
-    seconds: float = 3.0
+    seconds: float = 2.5
     messages: int = 2000
     hold: float = 20.0
     connections: int = 5000

@@ -61,7 +61,7 @@ def _git(*arguments: str) -> str:
 def describe_ceiling(workloads: list[Workload], ceiling: Figures) -> str:
     """Return the generator's ceiling as a line."""
     units = {row.name: row.unit for workload in workloads for row in workload.rows}
-    parts = (f"{name} {show(figure)} {units[name]}" for name, figure in ceiling.items())
+    parts = [f"{name} {show(f)} {units.get(name, 'deliveries/s')}" for name, f in ceiling.items()]
     return "The load generator alone: " + (", ".join(parts) or "not measured")
 
 
