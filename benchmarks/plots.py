@@ -16,6 +16,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from benchmarks.pictures import FANOUT, FOLDER, LATENCY, PICTURES, PUBLISHING, SLOPES, Picture
 from benchmarks.plan import Row, Workload
@@ -180,11 +181,14 @@ def _latency_panel(axis: Axes, name: str, names: list[str], results: Results) ->
         if candidate in first:
             ends = [first[candidate].median, last[candidate].median]
             axis.plot(ends, [place, place], color=INK, linewidth=1, zorder=2)
-            axis.text(ends[1] * 1.15, place, show(ends[1]), va="center")
+            end, aside = (ends[1], place), (8, 0)  # points
+            axis.annotate(show(ends[1]), end, aside, textcoords="offset points", va="center")
     axis.set_xscale("log")
     axis.margins(x=0.2)
-    axis.xaxis.set_major_formatter("{x:g} ms")
-    axis.invert_yaxis()
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.set_ylim(len(names) - 0.5, -0.5)
     axis.tick_params(left=False)
 
 
