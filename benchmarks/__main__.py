@@ -9,7 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks import ceiling, report
-from benchmarks.candidates import CANDIDATES, Candidate
+from benchmarks.candidates import Candidate
+from benchmarks.choice import NAMES, choose
 from benchmarks.load import LoadError, Unable
 from benchmarks.pictures import FOLDER
 from benchmarks.plan import QUICK, Effort, Workload
@@ -24,7 +25,9 @@ def main() -> int:
     arguments = _arguments()
     workloads = [w for w in WORKLOADS if not arguments.only or w.name in arguments.only]
     effort = QUICK if arguments.quick else Effort()
-    candidates = _installed()
+    candidates, left_out = choose(arguments.rival or [])
+    for line in left_out:
+        _progress(line)
     prepare()
     facts = report.environment(candidates)
     print(report.describe_environment(facts), flush=True)
@@ -60,6 +63,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     names = [workload.name for workload in WORKLOADS]
     parser.add_argument("--only", action="append", choices=names, help="a workload; repeatable")
+    parser.add_argument("--rival", action="append", choices=NAMES, help="against it; repeatable")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each workload")
     parser.add_argument("--quick", action="store_true", help="short rounds")
     parser.add_argument("--json", type=Path, help="file to write every figure to")
@@ -80,13 +84,6 @@ def record() -> None:
 
     tables.write(FIGURES)
     plots.write(FIGURES, FOLDER)
-
-
-def _installed() -> list[Candidate]:
-    for candidate in CANDIDATES:
-        if not candidate.installed:
-            print(f"{candidate.name} is not installed: left out", file=sys.stderr)
-    return [candidate for candidate in CANDIDATES if candidate.installed]
 
 
 class Run:

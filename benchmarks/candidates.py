@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from importlib.util import find_spec
 
 from benchmarks.frames import client_frame, client_header, mask
+from benchmarks.homes import OWN, Home
 from benchmarks.load import LoadError, Unable
 from benchmarks.opening import Script
 
@@ -27,24 +26,30 @@ class Candidate(ABC):
     """A server that is measured.
 
     Attributes:
-        name: as in the report.
-        package: what must be installed; its version is reported.
+        name: as in the report, and on the command line.
+        packages: what its server needs; their versions are reported.
+        home: where those packages are.
         module: the server's program, in `benchmarks.servers`.
+        marker: stands once in each answer, and nowhere else.
     """
 
     name: str
-    package: str
+    packages: tuple[str, ...]
+    home: Home = OWN
     module: str
+    marker = MARKER
 
-    @property
-    def installed(self) -> bool:
-        """Whether it can take part."""
-        return find_spec(self.package) is not None
+    def missing(self) -> str:
+        """Return what is not installed and how to get it; nothing if it can take part."""
+        return self.home.missing(self.packages)
+
+    def versions(self) -> dict[str, str]:
+        """Return the versions of what its server needs."""
+        return self.home.versions(self.packages)
 
     def command(self, *, ping_interval: float = 0) -> list[str]:
         """Return the command that starts the server."""
-        program = f"benchmarks.servers.{self.module}"
-        return [sys.executable, "-m", program, "--ping-interval", str(ping_interval)]
+        return [*self.home.program(self.module), "--ping-interval", str(ping_interval)]
 
     @abstractmethod
     def subscriber(self) -> Script:
@@ -111,7 +116,7 @@ class Triows(Candidate):
     """This project's server: real tokens, real subscriptions, everything kept in the log."""
 
     name = "triows"
-    package = "triows"
+    packages: tuple[str, ...] = ("triows", "trio", "trio-websocket", "msgspec")
     module = "triows_server"
 
     def __init__(self, store: str = "memory://") -> None:
@@ -186,10 +191,13 @@ class Triows(Candidate):
 
 
 class Websockets(Candidate):
-    """The rival on asyncio: its own `broadcast`, and a bare echo."""
+    """The rival on asyncio: its own `broadcast`, and a bare echo.
+
+    Most others are servers to the same requests: paths, no tokens, the bytes that were sent.
+    """
 
     name = "websockets"
-    package = "websockets"
+    packages: tuple[str, ...] = ("websockets",)
     module = "websockets_server"
 
     def __init__(self) -> None:
@@ -220,7 +228,7 @@ class Bare(Websockets):
     """No server: what answers with bytes made before, to find the generator's ceiling."""
 
     name = "bare"
-    package = "benchmarks"
+    packages: tuple[str, ...] = ()
     module = "bare_server"
 
     def subscriber(self) -> Script:
@@ -228,6 +236,3 @@ class Bare(Websockets):
 
     def check(self, payload: bytes, offset: int) -> None:
         """Nothing can be wrong with it."""
-
-
-CANDIDATES: list[Candidate] = [Triows(), Websockets()]

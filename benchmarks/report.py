@@ -7,7 +7,6 @@ import os
 import platform
 import subprocess
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +24,10 @@ def environment(candidates: list[Candidate]) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "versions": {package: _version(package) for package in _packages(candidates)},
+        "versions": {candidate.name: candidate.versions() for candidate in candidates},
         "commit": _git("rev-parse", "HEAD"),
         "changed": bool(_git("status", "--porcelain")),
     }
-
-
-def _packages(candidates: list[Candidate]) -> list[str]:
-    return [*(candidate.package for candidate in candidates), "trio", "trio-websocket", "msgspec"]
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _processor() -> str:

@@ -1,0 +1,35 @@
+"""Who is measured: triows, and those of its rivals that are installed and wanted."""
+
+from __future__ import annotations
+
+from benchmarks.candidates import Candidate, Triows, Websockets
+from benchmarks.rivals.plain import Bun, TrioWebsocket, WebsocketsTrio, Ws
+
+RIVALS: list[Candidate] = [
+    Websockets(),
+    WebsocketsTrio(),
+    TrioWebsocket(),
+    Ws(),
+    Bun(),
+]
+"""In the order of the report."""
+
+NAMES = [rival.name for rival in RIVALS]
+
+
+def choose(names: list[str]) -> tuple[list[Candidate], list[str]]:
+    """Return who can take part, triows first, and a line on each one who cannot.
+
+    Args:
+        names: the rivals that are wanted; none means all.
+    """
+    wanted: list[Candidate] = [rival for rival in RIVALS if not names or rival.name in names]
+    there: list[Candidate] = [Triows()]
+    left_out = []
+    for rival in wanted:
+        missing = rival.missing()
+        if missing:
+            left_out.append(f"{rival.name} is left out: {missing}")
+        else:
+            there.append(rival)
+    return there, left_out

@@ -1,0 +1,40 @@
+"""Rivals that are libraries: their servers do the same as that of `websockets`."""
+
+from __future__ import annotations
+
+from benchmarks.candidates import Websockets
+from benchmarks.homes import BUN, NODE, Home
+
+
+class WebsocketsTrio(Websockets):
+    """The native server of `websockets` on Trio, and its own `broadcast` there."""
+
+    name = "websockets-trio"
+    packages: tuple[str, ...] = ("websockets", "trio")
+    module = "websockets_trio_server"
+
+
+class TrioWebsocket(Websockets):
+    """trio-websocket alone, as one would use it at first."""
+
+    name = "trio-websocket"
+    packages: tuple[str, ...] = ("trio-websocket", "trio")
+    module = "trio_websocket_server"
+
+
+class Ws(Websockets):
+    """`ws` on Node, with what it advises for speed."""
+
+    name = "ws"
+    packages: tuple[str, ...] = ("ws", "bufferutil", "node")
+    home: Home = NODE
+    module = "ws_server"
+
+
+class Bun(Websockets):
+    """Bun, whose topics are in its server, written in C++."""
+
+    name = "bun"
+    packages: tuple[str, ...] = ("bun",)
+    home: Home = BUN
+    module = "bun_server"

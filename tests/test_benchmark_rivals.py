@@ -1,0 +1,101 @@
+"""The rivals of the benchmarks do the work they are measured by, and their bytes are right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from socket import socket
+
+import pytest
+
+from benchmarks import choice, homes
+from benchmarks.candidates import Candidate, Triows
+from benchmarks.frames import server_frame
+from benchmarks.load import Asker, Reader, read_message, send
+from benchmarks.opening import Script, close_all, open_all
+from benchmarks.process import Server, running
+
+VIEWERS = 3
+WINDOW = 8
+
+EVERYBODY: list[Candidate] = [Triows(), *choice.RIVALS]
+ALWAYS_THERE = [one for one in EVERYBODY if one.home is homes.OWN]
+INSTALLED = [one for one in EVERYBODY if not one.missing()]
+
+by_name = pytest.mark.parametrize("candidate", INSTALLED, ids=lambda one: one.name)
+
+
+@contextmanager
+def opened(server: Server, scripts: list[Script]) -> Iterator[list[socket]]:
+    """Open connections, and close them in the end."""
+    clients = open_all(server.port, scripts)
+    try:
+        yield clients
+    finally:
+        close_all(clients)
+
+
+@pytest.mark.parametrize("candidate", ALWAYS_THERE, ids=lambda one: one.name)
+def test_those_in_python_are_tested_everywhere(candidate: Candidate) -> None:
+    """The others are where `python -m benchmarks.setup` was run."""
+    assert not candidate.missing()
+    assert set(candidate.versions()) == set(candidate.packages)
+
+
+@by_name
+def test_every_viewer_gets_every_message(candidate: Candidate) -> None:
+    """One alone, then several under way: as many bytes as are counted on."""
+    with running(candidate.command()) as server:
+        scripts = [candidate.publisher(), *[candidate.subscriber()] * VIEWERS]
+        with opened(server, scripts) as (publisher, *viewers):
+            send(publisher, candidate.message())
+            for viewer in viewers:
+                payload = read_message(viewer)
+                candidate.check(payload, 1)
+            first = len(server_frame(payload))
+            reader = Reader(viewers)
+            send(publisher, candidate.message() * WINDOW)
+            growths = (candidate.growth(offset) for offset in range(2, WINDOW + 2))
+            reader.wait(sum(first + growth for growth in growths) * VIEWERS)
+
+
+@by_name
+def test_every_request_is_answered(candidate: Candidate) -> None:
+    """One alone, then several under way: as many markers as are counted on."""
+    with running(candidate.command(ping_interval=60)) as server:
+        with opened(server, [candidate.asker()] * VIEWERS) as clients:
+            sources = [candidate.requests(number) for number in range(VIEWERS)]
+            for client, source in zip(clients, sources, strict=True):
+                send(client, source(1))
+                payload = read_message(client)
+                candidate.check(payload, 1)
+                assert payload.count(candidate.marker) == 1
+            asker = Asker(clients, candidate.marker, sources, WINDOW)
+            asker.start()
+            asker.finish()
+
+
+def test_missing_rival_is_told_with_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are measured."""
+    monkeypatch.setattr(homes.Node, "version", lambda self, package: None)
+    chosen, left_out = choice.choose(["websockets", "ws"])
+    assert [candidate.name for candidate in chosen] == ["triows", "websockets"]
+    assert left_out == [
+        "ws is left out: ws is not installed: `python -m benchmarks.setup` installs it"
+    ]
+
+
+def test_rivals_are_chosen_by_name() -> None:
+    """Those named, and triows; all without a name."""
+    chosen, left_out = choice.choose(["trio-websocket"])
+    assert [candidate.name for candidate in chosen] == ["triows", "trio-websocket"]
+    assert left_out == []
+    chosen, left_out = choice.choose([])
+    assert len(chosen) + len(left_out) == len(EVERYBODY)
+
+
+@pytest.mark.parametrize("candidate", choice.RIVALS, ids=lambda one: one.name)
+def test_names_and_programs(candidate: Candidate) -> None:
+    """A rival has a server in the tree, and a name of its own."""
+    assert choice.NAMES.count(candidate.name) == 1
+    assert list((homes.ROOT / "benchmarks/servers").glob(f"{candidate.module}.*"))
