@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from benchmarks.frames import client_frame, client_header, mask
 from benchmarks.homes import OWN, Home
@@ -31,6 +31,7 @@ class Candidate(ABC):
         home: where those packages are.
         module: the server's program, in `benchmarks.servers`.
         marker: stands once in each answer, and nowhere else.
+        pings: those its protocol has beside WebSocket's own, and the frames to answer them with.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Candidate(ABC):
     home: Home = OWN
     module: str
     marker = MARKER
+    pings: Mapping[bytes, bytes] = {}
 
     def missing(self) -> str:
         """Return what is not installed and how to get it; nothing if it can take part."""

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from benchmarks.candidates import Candidate, Triows, Websockets
-from benchmarks.rivals.plain import Bun, TrioWebsocket, WebsocketsTrio, Ws
+from benchmarks.rivals.plain import Bun, Picows, Starlette, TrioWebsocket, WebsocketsTrio, Ws
+from benchmarks.rivals.socketio import PythonSocketIo, SocketIoOnNode
 
 RIVALS: list[Candidate] = [
     Websockets(),
     WebsocketsTrio(),
     TrioWebsocket(),
+    Picows(),
+    Starlette(),
+    PythonSocketIo(),
+    SocketIoOnNode(),
     Ws(),
     Bun(),
 ]

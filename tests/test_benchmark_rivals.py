@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from socket import socket
@@ -9,11 +10,12 @@ from socket import socket
 import pytest
 
 from benchmarks import choice, homes
-from benchmarks.candidates import Candidate, Triows
-from benchmarks.frames import server_frame
-from benchmarks.load import Asker, Reader, read_message, send
+from benchmarks.candidates import MARKER, SIZE, Candidate, Triows
+from benchmarks.frames import mask, server_frame
+from benchmarks.load import Asker, LoadError, Reader, read_message, send
 from benchmarks.opening import Script, close_all, open_all
 from benchmarks.process import Server, running
+from benchmarks.rivals.socketio import SocketIoOnNode
 
 VIEWERS = 3
 WINDOW = 8
@@ -92,6 +94,37 @@ def test_rivals_are_chosen_by_name() -> None:
     assert left_out == []
     chosen, left_out = choice.choose([])
     assert len(chosen) + len(left_out) == len(EVERYBODY)
+
+
+def payloads(frames: bytes) -> list[bytes]:
+    """Take the frames of a client apart."""
+    found = []
+    while frames:
+        length, start = frames[1] & 0x7F, 2
+        if length == 126:
+            length, start = int.from_bytes(frames[2:4], "big"), 4
+        end = start + 4 + length
+        found.append(mask(frames[start + 4 : end]))
+        frames = frames[end:]
+    return found
+
+
+def test_socket_io_speaks_its_protocol() -> None:
+    """Packets as its documentation has them: events, and acknowledgements with their ids."""
+    rival = SocketIoOnNode()
+    text = MARKER.decode().ljust(SIZE, "x")
+    assert payloads(rival.subscriber()[-2][0]) == [b"40"]
+    assert payloads(rival.subscriber()[-1][0]) == [b'420["subscribe"]']
+    (published,) = payloads(rival.message())
+    assert published[:2] == b"42"
+    assert json.loads(published[2:]) == ["publish", text]
+    asked = payloads(rival.requests(0)(2))
+    assert asked == [f'421["echo","{text}"]'.encode()] * 2
+    rival.check(f'42["message","{text}"]'.encode(), 1)
+    rival.check(f'431["{text}"]'.encode(), 1)
+    with pytest.raises(LoadError, match="not what was sent"):
+        rival.check(f'430["{text}"]'.encode(), 1)
+    assert {ping: payloads(pong) for ping, pong in rival.pings.items()} == {b"2": [b"3"]}
 
 
 @pytest.mark.parametrize("candidate", choice.RIVALS, ids=lambda one: one.name)

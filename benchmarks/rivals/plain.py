@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.candidates import Websockets
-from benchmarks.homes import BUN, NODE, Home
+from benchmarks.homes import BUN, NODE, VENV, Home
 
 
 class WebsocketsTrio(Websockets):
@@ -20,6 +20,24 @@ class TrioWebsocket(Websockets):
     name = "trio-websocket"
     packages: tuple[str, ...] = ("trio-websocket", "trio")
     module = "trio_websocket_server"
+
+
+class Picows(Websockets):
+    """picows, written in Cython, on uvloop."""
+
+    name = "picows"
+    packages: tuple[str, ...] = ("picows", "aiofastnet", "uvloop")
+    home: Home = VENV
+    module = "picows_server"
+
+
+class Starlette(Websockets):
+    """Starlette, on what `uvicorn[standard]` brings."""
+
+    name = "starlette"
+    packages: tuple[str, ...] = ("starlette", "uvicorn", "uvloop", "httptools", "websockets")
+    home: Home = VENV
+    module = "starlette_server"
 
 
 class Ws(Websockets):
