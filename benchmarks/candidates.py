@@ -31,6 +31,8 @@ class Candidate(ABC):
         home: where those packages are.
         module: the server's program, in `benchmarks.servers`.
         marker: stands once in each answer, and nowhere else.
+        packed: stands once in each message and nowhere else, for those that may put several into
+            one frame; empty, each has its own frame, and they are counted by their bytes.
         pings: those its protocol has beside WebSocket's own, and the frames to answer them with.
     """
 
@@ -39,6 +41,7 @@ class Candidate(ABC):
     home: Home = OWN
     module: str
     marker = MARKER
+    packed = b""
     pings: Mapping[bytes, bytes] = {}
 
     def missing(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.candidates import Candidate, Triows, Websockets
+from benchmarks.rivals.brokers import Nats, Nchan
 from benchmarks.rivals.plain import Bun, Picows, Starlette, TrioWebsocket, WebsocketsTrio, Ws
 from benchmarks.rivals.socketio import PythonSocketIo, SocketIoOnNode
 
@@ -16,6 +17,8 @@ RIVALS: list[Candidate] = [
     SocketIoOnNode(),
     Ws(),
     Bun(),
+    Nchan(),
+    Nats(),
 ]
 """In the order of the report."""
 

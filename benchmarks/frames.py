@@ -6,6 +6,7 @@ MASK = b"\x5a\xc3\x17\x8e"
 """One mask for all: the server's work does not depend on its value."""
 
 TEXT = 0x1
+BINARY = 0x2
 CLOSE = 0x8
 PING = 0x9
 PONG = 0xA

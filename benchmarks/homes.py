@@ -20,6 +20,11 @@ RIVALS = ROOT / ".rivals"
 PYTHON = RIVALS / "venv" / "bin" / "python"
 MODULES = RIVALS / "npm" / "node_modules"
 
+NGINX = Path("/usr/sbin/nginx")
+NCHAN = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
+NATS = Path("/usr/sbin/nats-server")
+"""Where Debian has them."""
+
 SET_UP = "`python -m benchmarks.setup` installs it"
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import select
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from benchmarks.frames import CLOSE, PING, PONG, client_frame, split_frame
 
@@ -57,9 +57,13 @@ class Keeper:
     Attributes:
         pings: how many came.
         ended: how many connections the server closed.
+
+    Args:
+        answers: what to send to messages that are pings as well.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, answers: Mapping[bytes, bytes]) -> None:
+        self._answers = answers
         self.pings = 0
         self.ended = 0
         self._poll = select.epoll()
@@ -85,9 +89,9 @@ class Keeper:
             data = receive(client)
             frames, self._rests[fd] = _frames(self._rests[fd] + data)
             for opcode, payload in frames:
-                if opcode == PING:
+                if opcode == PING or payload in self._answers:
                     self.pings += 1
-                    send(client, client_frame(payload, PONG))
+                    send(client, self._answers.get(payload) or client_frame(payload, PONG))
             if not data or any(opcode == CLOSE for opcode, _ in frames):
                 self._poll.unregister(fd)
                 self.ended += 1
@@ -105,13 +109,15 @@ def send(client: socket.socket, data: bytes) -> None:
 
 
 class Reader:
-    """Reads from many connections, and counts the bytes.
+    """Reads from many connections, and counts the bytes, or a marker among them.
 
     Args:
         clients: the connections.
+        marker: the byte to count; empty counts all.
     """
 
-    def __init__(self, clients: list[socket.socket]) -> None:
+    def __init__(self, clients: list[socket.socket], marker: bytes = b"") -> None:
+        self._marker = marker
         self._buffer = bytearray(BUFFER)
         self._poll = select.epoll()
         self._receive = {client.fileno(): client.recv_into for client in clients}
@@ -119,19 +125,19 @@ class Reader:
             self._poll.register(client, select.EPOLLIN | select.EPOLLET)
 
     def wait(self, size: int) -> None:
-        """Read until `size` bytes have come, all together; more than that is an error."""
-        receive, buffer = self._receive, self._buffer
+        """Read until `size` of what is counted have come, together; more is an error."""
+        receive, buffer, marker = self._receive, self._buffer, self._marker
         missing = size
         while missing > 0:
             for fd, _ in spin(self._poll):
                 received = receive[fd](buffer)
-                missing -= received
+                missing -= buffer.count(marker, 0, received) if marker else received
                 if received == BUFFER:
                     missing -= self._rest(fd)
                 elif not received:
                     raise LoadError("a connection was closed")
         if missing:
-            raise LoadError(f"{-missing} bytes too many")
+            raise LoadError(f"{-missing} {self._unit()} too many")
 
     def _rest(self, fd: int) -> int:
         """Read on, after a full buffer, until there is nothing more."""
@@ -143,7 +149,10 @@ class Reader:
                 return size
             if not received:
                 raise LoadError("a connection was closed")
-            size += received
+            size += self._buffer.count(self._marker, 0, received) if self._marker else received
+
+    def _unit(self) -> str:
+        return f"of {self._marker!r}" if self._marker else "bytes"
 
 
 class Asker:
@@ -237,17 +246,18 @@ def wait_readable(client: socket.socket, before: bytes = b"") -> None:
         raise LoadError(f"nothing came after {before[-1000:]!r}")
 
 
-def read_message(client: socket.socket) -> bytes:
-    """Wait for the next text message and return it."""
+def read_message(client: socket.socket, pings: Mapping[bytes, bytes] = {}) -> bytes:
+    """Wait for the next message that is not one of `pings`, and return it."""
     data = b""
     while True:
         wait_readable(client, data)
         received = receive(client)
         data += received
-        parts = split_frame(data)
-        if parts is not None:
-            if parts[2]:
-                raise LoadError(f"more than one message came: {data!r}")
-            return parts[1]
+        frames, data = _frames(data)
+        messages = [payload for _, payload in frames if payload not in pings]
+        if len(messages) > 1 or (messages and data):
+            raise LoadError(f"more than one message came: {messages!r} {data!r}")
+        if messages:
+            return messages[0]
         if not received:
             raise LoadError(f"the connection was closed after {data!r}")

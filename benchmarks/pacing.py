@@ -80,19 +80,20 @@ class PacedReader(Reader):
                 if now - heard > PATIENCE:
                     raise LoadError(f"nothing came for {PATIENCE:g} s")
         if missing:
-            raise LoadError(f"{-missing} bytes too many")
+            raise LoadError(f"{-missing} {self._unit()} too many")
         return Paced(late, latencies(arrivals, due, ends))
 
     def take(self, arrivals: list[Arrival]) -> int:
-        """Read what is there from some, and note it; return how many bytes."""
+        """Read what is there from some, and note it; return how many of what is counted."""
         receive, buffer, clock = self._receive, self._buffer, time.perf_counter
         total = 0
         for fd, _ in self._poll.poll(0, AT_ONCE):
             received = receive[fd](buffer)
+            counted = buffer.count(self._marker, 0, received) if self._marker else received
             if received == BUFFER:
-                received += self._rest(fd)
+                counted += self._rest(fd)
             elif not received:
                 raise LoadError("a connection was closed")
-            arrivals.append((fd, received, clock()))
-            total += received
+            arrivals.append((fd, counted, clock()))
+            total += counted
         return total

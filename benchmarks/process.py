@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ STARTING = 20.0
 """Seconds a server has to say its port."""
 STOPPING = 3.0
 """Seconds it has to end after SIGTERM."""
+
+LISTEN = "0A"  # in /proc/net/tcp
 
 FILES = 20_000
 """File descriptors wanted, here and in the server."""
@@ -80,7 +83,9 @@ def running(command: list[str]) -> Iterator[Server]:
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True, preexec_fn=_pin
         )
         try:
-            yield Server(process, _read_port(process))
+            port = _read_port(process)
+            _await_listening(port)
+            yield Server(process, port)
         except (LoadError, OSError) as error:
             raise LoadError(f"{error}{_last_words(process, errors.fileno())}") from error
         finally:
@@ -94,6 +99,22 @@ def _read_port(process: subprocess.Popen[str]) -> int:
     if not line.strip().isdigit():
         raise LoadError("the server did not start")
     return int(line)
+
+
+def _await_listening(port: int) -> None:
+    """Wait until the port is open: a program that becomes another cannot say when it is."""
+    until = time.perf_counter() + STARTING
+    while not _listens(port):
+        if time.perf_counter() > until:
+            raise LoadError(f"the server does not listen on its port {port}")
+        time.sleep(0.01)
+
+
+def _listens(port: int) -> bool:
+    """Whether somebody does; as the kernel's table has it, without a connection."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    sockets = (line.split()[1:4] for line in lines)
+    return any(local.endswith(f":{port:04X}") and state == LISTEN for local, _, state in sockets)
 
 
 def _last_words(process: subprocess.Popen[str], errors: int) -> str:

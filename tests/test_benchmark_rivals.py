@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from socket import socket
+from socket import socket, socketpair
 
 import pytest
 
 from benchmarks import choice, homes
 from benchmarks.candidates import MARKER, SIZE, Candidate, Triows
-from benchmarks.frames import mask, server_frame
-from benchmarks.load import Asker, LoadError, Reader, read_message, send
+from benchmarks.frames import BINARY, PING, client_frame, mask, server_frame
+from benchmarks.load import Asker, Keeper, LoadError, Reader, read_message, send
 from benchmarks.opening import Script, close_all, open_all
 from benchmarks.process import Server, running
+from benchmarks.rivals.brokers import Nats, Nchan
 from benchmarks.rivals.socketio import SocketIoOnNode
 
 VIEWERS = 3
@@ -46,19 +47,20 @@ def test_those_in_python_are_tested_everywhere(candidate: Candidate) -> None:
 
 @by_name
 def test_every_viewer_gets_every_message(candidate: Candidate) -> None:
-    """One alone, then several under way: as many bytes as are counted on."""
+    """One alone, then several under way: as many bytes, or markers, as are counted on."""
     with running(candidate.command()) as server:
         scripts = [candidate.publisher(), *[candidate.subscriber()] * VIEWERS]
         with opened(server, scripts) as (publisher, *viewers):
             send(publisher, candidate.message())
             for viewer in viewers:
-                payload = read_message(viewer)
+                payload = read_message(viewer, candidate.pings)
                 candidate.check(payload, 1)
             first = len(server_frame(payload))
-            reader = Reader(viewers)
-            send(publisher, candidate.message() * WINDOW)
             growths = (candidate.growth(offset) for offset in range(2, WINDOW + 2))
-            reader.wait(sum(first + growth for growth in growths) * VIEWERS)
+            size = WINDOW if candidate.packed else sum(first + growth for growth in growths)
+            reader = Reader(viewers, candidate.packed)
+            send(publisher, candidate.message() * WINDOW)
+            reader.wait(size * VIEWERS)
 
 
 @by_name
@@ -69,7 +71,7 @@ def test_every_request_is_answered(candidate: Candidate) -> None:
             sources = [candidate.requests(number) for number in range(VIEWERS)]
             for client, source in zip(clients, sources, strict=True):
                 send(client, source(1))
-                payload = read_message(client)
+                payload = read_message(client, candidate.pings)
                 candidate.check(payload, 1)
                 assert payload.count(candidate.marker) == 1
             asker = Asker(clients, candidate.marker, sources, WINDOW)
@@ -125,6 +127,56 @@ def test_socket_io_speaks_its_protocol() -> None:
     with pytest.raises(LoadError, match="not what was sent"):
         rival.check(f'430["{text}"]'.encode(), 1)
     assert {ping: payloads(pong) for ping, pong in rival.pings.items()} == {b"2": [b"3"]}
+
+
+def test_nats_speaks_its_protocol() -> None:
+    """Commands as its documentation has them, without and with answers to each."""
+    rival = Nats()
+    text = b"{".ljust(SIZE, b"x")
+    assert payloads(rival.subscriber()[-1][0]) == [
+        b'CONNECT {"verbose": false, "pedantic": false}\r\nSUB viewer 1\r\nPING\r\n'
+    ]
+    assert b'"verbose": true' in payloads(rival.asker()[-1][0])[0]
+    assert payloads(rival.message()) == [b"PUB viewer 200\r\n" + text + b"\r\n"]
+    assert payloads(rival.requests(7)(1)) == [b"PUB ask-7 200\r\n" + text + b"\r\n"]
+    rival.check(b"+OK\r\n", 1)
+    with pytest.raises(LoadError, match="not what was sent"):
+        rival.check(b"-ERR 'Unknown Protocol Operation'\r\n", 1)
+
+
+def test_no_frame_of_nats_looks_like_its_markers() -> None:
+    """It puts what gathered into one frame: the length of none may hold what is counted."""
+    rival = Nats()
+    message = b"MSG viewer 1 200\r\n" + b"{".ljust(SIZE, b"x") + b"\r\n"
+    rival.check(message, 1)
+    for count in range(1, 65):
+        assert server_frame(message * count, BINARY).count(rival.packed) == count
+        assert server_frame(b"+OK\r\n" * count, BINARY).count(rival.marker) == count
+
+
+def test_nchan_answers_with_an_id() -> None:
+    """A publisher's answer tells of the channel, and of the message that was published."""
+    rival = Nchan()
+    answer = b'{"messages": 4, "requested": -1, "subscribers": 0, "last_message_id": "17:3" }'
+    rival.check(answer, 1)
+    assert answer.count(rival.marker) == 1
+    with pytest.raises(LoadError, match="not what was sent"):
+        rival.check(b'{"error": "no channel id provided"}', 1)
+
+
+def test_pings_are_neither_messages_nor_left_alone() -> None:
+    """Those of the protocol on top of WebSocket, beside its own."""
+    ours, theirs = socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        keeper = Keeper({b"2": client_frame(b"3")})
+        keeper.add(ours)
+        theirs.sendall(server_frame(b"2") + server_frame(b"now", PING) + server_frame(b"text"))
+        keeper.serve(0)
+        assert keeper.pings == 2
+        assert payloads(theirs.recv(1000)) == [b"3", b"now"]
+        theirs.sendall(server_frame(b"2") + server_frame(b"text") + server_frame(b"2"))
+        assert read_message(ours, {b"2": b""}) == b"text"
 
 
 @pytest.mark.parametrize("candidate", choice.RIVALS, ids=lambda one: one.name)

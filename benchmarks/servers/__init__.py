@@ -8,6 +8,7 @@ as a line to stdout.
 from __future__ import annotations
 
 import argparse
+import socket
 
 
 def store() -> str:
@@ -31,6 +32,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--log-messages", type=int, default=0)
     parser.add_argument("--store", default="memory://")
     return parser.parse_args()
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody listens on, for what cannot say which one it took."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
 
 
 def announce(port: int) -> None:

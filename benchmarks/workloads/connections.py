@@ -37,7 +37,7 @@ def idle(candidate: Candidate, effort: Effort, *, count: int, ping_interval: flo
 
 def _idle(candidate: Candidate, server: Server, count: int, seconds: float) -> Figures:
     time.sleep(0.5)
-    empty, began, keeper = server.memory(), time.perf_counter(), Keeper()
+    empty, began, keeper = server.memory(), time.perf_counter(), Keeper(candidate.pings)
     clients = open_all(server.port, [candidate.subscriber()] * count, keeper=keeper)
     try:
         opening = time.perf_counter() - began

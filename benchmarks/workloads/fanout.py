@@ -46,21 +46,22 @@ class Channel:
         self.sockets = viewers
         self._first = 0  # length of the first message
         self.publish_one()
-        self._reader = PacedReader(viewers)
+        self._reader = PacedReader(viewers, candidate.packed)
 
     def publish_one(self) -> None:
         """Publish one message and check it as each viewer got it."""
         send(self._publisher, self._candidate.message())
         self.published += 1
         for viewer in self.sockets:
-            payload = read_message(viewer)
+            payload = read_message(viewer, self._candidate.pings)
             self._candidate.check(payload, self.published)
             length = len(server_frame(payload)) - self._candidate.growth(self.published)
             self._first = self._first or length
         self.size += self._length(self.published)
 
     def _length(self, offset: int) -> int:
-        return self._first + self._candidate.growth(offset)
+        """Return how much of what is counted the message at `offset` is."""
+        return 1 if self._candidate.packed else self._first + self._candidate.growth(offset)
 
     def publish(self, window: int, go_on: Callable[[int, float], bool]) -> tuple[int, float]:
         """Publish so many at a time, the next when every viewer has got them.

@@ -7,7 +7,7 @@ import tempfile
 import time
 from functools import partial
 
-from benchmarks.candidates import MARKER, Candidate, Source, Triows
+from benchmarks.candidates import Candidate, Source, Triows
 from benchmarks.load import Asker, LoadError, read_message, send
 from benchmarks.opening import close_all, open_all
 from benchmarks.plan import Effort, Figures, Target, single
@@ -25,8 +25,8 @@ def check_answer(candidate: Candidate, payload: bytes, offset: int) -> None:
     the marker.
     """
     candidate.check(payload, offset)
-    near = range(len(payload) - 1, len(payload) + 10)
-    if payload.count(MARKER) != 1 or any(length % 256 == MARKER[0] for length in near):
+    marker, near = candidate.marker, range(len(payload) - 1, len(payload) + 10)
+    if payload.count(marker) != 1 or any(length % 256 == marker[0] for length in near):
         raise LoadError(f"the marker does not count this answer: {payload!r}")
 
 
@@ -67,11 +67,11 @@ def _publish(
     def ask_one() -> None:
         for number, client in enumerate(clients):
             send(client, counted(number, 1))
-            check_answer(candidate, read_message(client), counts[number])
+            check_answer(candidate, read_message(client, candidate.pings), counts[number])
 
     ask_one()
     counting: list[Source] = [partial(counted, number) for number in range(len(clients))]
-    asker = Asker(clients, MARKER, counting, window)
+    asker = Asker(clients, candidate.marker, counting, window)
     asker.start()
     asker.run(time.perf_counter() + seconds * 0.2)
     before, busy, began = asker.answered, Busy(server), time.perf_counter()
