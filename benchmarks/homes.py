@@ -159,7 +159,10 @@ def bun() -> Path | None:
     return min(MODULES.glob("@oven/bun-*/bin/bun"), key=lambda path: len(str(path)), default=None)
 
 
-def _said(*command: str) -> str:
-    """Return the first line a command writes; nothing if it fails."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def _said(*command: str) -> str | None:
+    """Return the first line a command writes, None if it fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
     return done.stdout.strip().removeprefix("v").split("\n")[0]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from socket import socket, socketpair
 
 import pytest
@@ -18,6 +20,7 @@ from benchmarks.process import Server, running
 from benchmarks.rivals.brokers import Nats, Nchan
 from benchmarks.rivals.socketio import SocketIoOnNode
 
+RIVALS = homes.ROOT / "benchmarks" / "rivals"
 VIEWERS = 3
 WINDOW = 8
 
@@ -127,6 +130,31 @@ def test_socket_io_speaks_its_protocol() -> None:
     with pytest.raises(LoadError, match="not what was sent"):
         rival.check(f'430["{text}"]'.encode(), 1)
     assert {ping: payloads(pong) for ping, pong in rival.pings.items()} == {b"2": [b"3"]}
+
+
+def test_every_package_is_pinned() -> None:
+    """Those of Python in one file; those of npm in another, and all they need in its lock."""
+    lines = (RIVALS / "requirements.txt").read_text().splitlines()
+    packages = [line for line in lines if line and not line.startswith("#")]
+    assert packages
+    assert all(re.fullmatch(r"[\w.\[\]-]+==[\d.]+", package) for package in packages)
+    wanted = json.loads((RIVALS / "package.json").read_text())["dependencies"]
+    locked = json.loads((RIVALS / "package-lock.json").read_text())["packages"]
+    assert wanted == {name: locked[f"node_modules/{name}"]["version"] for name in wanted}
+    assert locked[""]["dependencies"] == wanted
+
+
+def test_program_that_does_not_run_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As a Bun for another kind of machine."""
+    monkeypatch.setattr(homes, "MODULES", tmp_path)
+    assert "not installed" in homes.BUN.missing(("bun",))
+    program = tmp_path / "@oven" / "bun-linux-other" / "bin" / "bun"
+    program.parent.mkdir(parents=True)
+    program.write_bytes(b"\x7fELF of another kind")
+    program.chmod(0o755)
+    assert "not installed" in homes.BUN.missing(("bun",))
 
 
 def test_nats_speaks_its_protocol() -> None:
