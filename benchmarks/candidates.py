@@ -33,6 +33,7 @@ class Candidate(ABC):
         marker: stands once in each answer, and nowhere else.
         packed: stands once in each message and nowhere else, for those that may put several into
             one frame; empty, each has its own frame, and they are counted by their bytes.
+        waits: why a viewer that has stopped reading stops all others; empty if it does not.
         pings: those its protocol has beside WebSocket's own, and the frames to answer them with.
     """
 
@@ -42,6 +43,7 @@ class Candidate(ABC):
     module: str
     marker = MARKER
     packed = b""
+    waits = ""
     pings: Mapping[bytes, bytes] = {}
 
     def missing(self) -> str:

@@ -168,6 +168,7 @@ def test_nats_speaks_its_protocol() -> None:
     assert payloads(rival.message()) == [b"PUB viewer 200\r\n" + text + b"\r\n"]
     assert payloads(rival.requests(7)(1)) == [b"PUB ask-7 200\r\n" + text + b"\r\n"]
     rival.check(b"+OK\r\n", 1)
+    rival.check(b"MSG viewer 1 200\r\n" + text + b"\r\nPING\r\n", 1)
     with pytest.raises(LoadError, match="not what was sent"):
         rival.check(b"-ERR 'Unknown Protocol Operation'\r\n", 1)
 
@@ -180,6 +181,8 @@ def test_no_frame_of_nats_looks_like_its_markers() -> None:
     for count in range(1, 65):
         assert server_frame(message * count, BINARY).count(rival.packed) == count
         assert server_frame(b"+OK\r\n" * count, BINARY).count(rival.marker) == count
+        with_ping = message * count + b"PING\r\n"
+        assert server_frame(with_ping, BINARY).count(rival.packed) == count
 
 
 def test_nchan_answers_with_an_id() -> None:

@@ -12,6 +12,7 @@ class WebsocketsTrio(Websockets):
     name = "websockets-trio"
     packages: tuple[str, ...] = ("websockets", "trio")
     module = "websockets_trio_server"
+    waits = "its broadcast waits for the slowest viewer"
 
 
 class TrioWebsocket(Websockets):
@@ -20,6 +21,7 @@ class TrioWebsocket(Websockets):
     name = "trio-websocket"
     packages: tuple[str, ...] = ("trio-websocket", "trio")
     module = "trio_websocket_server"
+    waits = "its nursery waits for the slowest viewer"
 
 
 class Picows(Websockets):
@@ -38,6 +40,7 @@ class Starlette(Websockets):
     packages: tuple[str, ...] = ("starlette", "uvicorn", "uvloop", "httptools", "websockets")
     home: Home = VENV
     module = "starlette_server"
+    waits = "its loop waits for each viewer in turn"
 
 
 class Ws(Websockets):

@@ -6,6 +6,7 @@ import socket
 from functools import partial
 
 from benchmarks.candidates import Candidate
+from benchmarks.load import Unable
 from benchmarks.opening import close_all, connect, is_open, open_all
 from benchmarks.plan import Effort, Figures, Row, Target, Workload, single
 from benchmarks.process import Server, running
@@ -47,6 +48,8 @@ def latency_stalled(candidate: Candidate, effort: Effort) -> Figures:
     At half of what the candidate can do beside them, and compared with the same rate when they
     are gone.
     """
+    if candidate.waits:
+        raise Unable(candidate.waits)
     with running(candidate.command()) as server:
         stalled, published = _stall(candidate, server)
         try:
