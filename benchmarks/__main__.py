@@ -8,9 +8,11 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
+import attrs
+
 from benchmarks import ceiling, report
 from benchmarks.candidates import Candidate
-from benchmarks.choice import NAMES, choose
+from benchmarks.choice import NAMES, among, choose
 from benchmarks.load import LoadError, Unable
 from benchmarks.pictures import FOLDER
 from benchmarks.plan import QUICK, Effort, Workload
@@ -25,7 +27,9 @@ def main() -> int:
     arguments = _arguments()
     workloads = [w for w in WORKLOADS if not arguments.only or w.name in arguments.only]
     effort = QUICK if arguments.quick else Effort()
-    candidates, left_out = choose(arguments.rival or [])
+    if arguments.seconds:
+        effort = attrs.evolve(effort, seconds=arguments.seconds)
+    candidates, left_out = choose(arguments.rival)
     for line in left_out:
         _progress(line)
     prepare()
@@ -33,9 +37,9 @@ def main() -> int:
     print(report.describe_environment(facts), flush=True)
     limits = ceiling.measure(workloads, effort)
     print(report.describe_ceiling(workloads, limits), flush=True)
-    run = Run(candidates, effort, arguments.rounds)
+    run = Run(effort, arguments.rounds)
     for workload in workloads:
-        run.measure(workload)
+        run.measure(workload, among(workload.name, candidates, arguments.rival))
     print(f"\nMedians of up to {arguments.rounds} rounds (least–most):\n")
     print(both(workloads, run.results, limits))
     for line in [*run.skipped, *(f"FAILED {_shorten(failure)}" for failure in run.failures)]:
@@ -48,6 +52,7 @@ def main() -> int:
             environment=facts,
             rounds=arguments.rounds,
             quick=arguments.quick,
+            effort=attrs.asdict(effort),
             ceiling=limits,
             summary=summarize(workloads, run.results),
             results=run.results,
@@ -63,14 +68,23 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     names = [workload.name for workload in WORKLOADS]
     parser.add_argument("--only", action="append", choices=names, help="a workload; repeatable")
-    parser.add_argument("--rival", action="append", choices=NAMES, help="against it; repeatable")
+    parser.add_argument(
+        "--rival",
+        action="append",
+        choices=NAMES,
+        default=[],
+        help="against this one, in all work; repeatable",
+    )
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each workload")
     parser.add_argument("--quick", action="store_true", help="short rounds")
+    parser.add_argument("--seconds", type=float, help="measured in each, where that is a choice")
     parser.add_argument("--json", type=Path, help="file to write every figure to")
     parser.add_argument(
         "--record", action="store_true", help="write the JSON, tables and plots of the documents"
     )
     arguments = parser.parse_args()
+    if arguments.seconds is not None and arguments.seconds <= 0:
+        parser.error(f"--seconds must be more than 0, not {arguments.seconds:g}")
     if arguments.record and arguments.json:
         parser.error(f"--record writes {FIGURES.relative_to(ROOT)}: leave --json out")
     if arguments.record and find_spec("matplotlib") is None:
@@ -95,17 +109,16 @@ class Run:
         failures: what went wrong.
     """
 
-    def __init__(self, candidates: list[Candidate], effort: Effort, rounds: int) -> None:
+    def __init__(self, effort: Effort, rounds: int) -> None:
         self.results: Results = {}
         self.skipped: list[str] = []
         self.failures: list[str] = []
-        self._candidates = candidates
         self._effort = effort
         self._rounds = rounds
 
-    def measure(self, workload: Workload) -> None:
+    def measure(self, workload: Workload, candidates: list[Candidate]) -> None:
         """Run every round of one workload; each round begins with another candidate."""
-        taking_part = self._candidates if workload.rivals else self._candidates[:1]
+        taking_part = candidates if workload.rivals else candidates[:1]
         unable: set[str] = set()
         self.results[workload.name] = {}
         for number in range(min(self._rounds, workload.rounds)):

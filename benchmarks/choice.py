@@ -24,6 +24,31 @@ RIVALS: list[Candidate] = [
 
 NAMES = [rival.name for rival in RIVALS]
 
+LEADERS = ("triows", "websockets", "bun")
+"""Who does all work, the others not unless they are named: else a run would take hours."""
+
+LONG = (
+    "fanout-10",
+    "fanout-10000",
+    "idle-10000",
+    "latency",
+    "latency-common",
+    "latency-stalled",
+    "recovery",
+)
+"""The work of the leaders alone."""
+
+
+def among(work: str, candidates: list[Candidate], names: list[str]) -> list[Candidate]:
+    """Return those of the candidates who do the work of that name.
+
+    Args:
+        names: the rivals that are wanted; none means all.
+    """
+    if names or work not in LONG:
+        return candidates
+    return [candidate for candidate in candidates if candidate.name in LEADERS]
+
 
 def choose(names: list[str]) -> tuple[list[Candidate], list[str]]:
     """Return who can take part, triows first, and a line on each one who cannot.

@@ -19,6 +19,7 @@ from benchmarks.opening import Script, close_all, open_all
 from benchmarks.process import Server, running
 from benchmarks.rivals.brokers import Nats, Nchan
 from benchmarks.rivals.socketio import SocketIoOnNode
+from benchmarks.workloads import WORKLOADS
 
 RIVALS = homes.ROOT / "benchmarks" / "rivals"
 VIEWERS = 3
@@ -208,6 +209,16 @@ def test_pings_are_neither_messages_nor_left_alone() -> None:
         assert payloads(theirs.recv(1000)) == [b"3", b"now"]
         theirs.sendall(server_frame(b"2") + server_frame(b"text") + server_frame(b"2"))
         assert read_message(ours, {b"2": b""}) == b"text"
+
+
+def test_long_work_is_done_by_the_leaders_and_who_is_named() -> None:
+    """Everything else by all."""
+    candidates = [Triows(), *choice.RIVALS]
+    assert set(choice.LONG) <= {workload.name for workload in WORKLOADS}
+    assert choice.among("fanout-1", candidates, []) == candidates
+    found = choice.among("fanout-10000", candidates, [])
+    assert [candidate.name for candidate in found] == list(choice.LEADERS)
+    assert choice.among("fanout-10000", candidates[:2], ["websockets"]) == candidates[:2]
 
 
 @pytest.mark.parametrize("candidate", choice.RIVALS, ids=lambda one: one.name)
