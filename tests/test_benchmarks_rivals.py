@@ -11,7 +11,7 @@ from socket import socket, socketpair
 
 import pytest
 
-from benchmarks import choice, homes
+from benchmarks import choice, homes, setup
 from benchmarks.candidates import MARKER, SIZE, Candidate, Triows
 from benchmarks.frames import BINARY, PING, client_frame, mask, server_frame
 from benchmarks.load import Asker, Keeper, LoadError, Reader, read_message, send
@@ -143,6 +143,24 @@ def test_every_package_is_pinned() -> None:
     locked = json.loads((RIVALS / "package-lock.json").read_text())["packages"]
     assert wanted == {name: locked[f"node_modules/{name}"]["version"] for name in wanted}
     assert locked[""]["dependencies"] == wanted
+
+
+def test_what_was_installed_is_left_alone(tmp_path: Path) -> None:
+    """Until other versions are pinned, or when it did not come to its end."""
+    done: list[Path] = []
+    setup.once(done.append, tmp_path, ["one==1"])
+    setup.once(done.append, tmp_path, ["one==1"])
+    assert done == [tmp_path]
+    setup.once(done.append, tmp_path, ["one==2"])
+    assert done == [tmp_path] * 2
+
+    def fail(place: Path) -> None:
+        raise OSError("no network")
+
+    with pytest.raises(OSError, match="no network"):
+        setup.once(fail, tmp_path, ["one==3"])
+    setup.once(done.append, tmp_path, ["one==2"])
+    assert done == [tmp_path] * 3
 
 
 def test_program_that_does_not_run_is_not_installed(
