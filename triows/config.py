@@ -14,6 +14,7 @@ import attrs
 from triows.errors import ConfigError
 
 MIB = 1024 * 1024
+MAX_WORKERS = 256  # more is a slip of the finger
 _SECTIONS = {"Limits": "limits", "LogLimits": "log"}
 
 
@@ -137,6 +138,12 @@ class ServerSettings:
     """Address to listen on; 0.0.0.0 or :: is every one of this machine."""
     port: int = attrs.field(default=8080)
     """TCP port; 0 picks a free one."""
+    workers: int = attrs.field(default=1)
+    """Processes on that port, each of which uses one core. More than one needs a store that they
+    share; `triows serve` starts them."""
+    worker_port: int = attrs.field(default=0)
+    """First of the ports that belong to one worker each, beside the one they share, so that each
+    can be asked for its own metrics; 0 is none."""
     allowed_origins: tuple[str, ...] = ()
     """Origins of web pages that may connect, beside the server's own; `*` is every one."""
     trusted_proxies: tuple[str, ...] = attrs.field(default=())
@@ -153,6 +160,18 @@ class ServerSettings:
     def _check_port(self, attribute: object, value: int) -> None:
         if not 0 <= value <= 65535:
             raise ConfigError(f"server.port is {value}; it must be from 0 to 65535")
+
+    @workers.validator
+    def _check_workers(self, attribute: object, value: int) -> None:
+        if not 1 <= value <= MAX_WORKERS:
+            raise ConfigError(f"server.workers is {value}; it must be from 1 to {MAX_WORKERS}")
+
+    @worker_port.validator
+    def _check_worker_port(self, attribute: object, value: int) -> None:
+        most = 65536 - self.workers
+        if not 0 <= value <= most:
+            told = f"it must be from 0 to {most} with server.workers {self.workers}"
+            raise ConfigError(f"server.worker_port is {value}; {told}")
 
     @trusted_proxies.validator
     def _check_proxies(self, attribute: object, value: tuple[str, ...]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -56,16 +57,19 @@ class Listeners:
             ConfigError: the address cannot be bound, or the certificate not be read.
         """
         tls = _load_certificate(server)
+        sockets = await bind(server.host, server.port, shared=server.workers > 1)
         try:
-            listeners = await trio.open_tcp_listeners(
-                server.port, host=server.host, backlog=_BACKLOG
-            )
+            if server.worker_port:
+                sockets += await bind(server.host, server.worker_port, setting="worker_port")
+            for bound in sockets:
+                bound.listen(_BACKLOG)
         except OSError as error:
-            raise ConfigError(
-                f"cannot listen on {server.host} port {server.port}: {error}; "
-                "set server.host or server.port"
-            ) from error
-        return cls([socket.socket(fileno=li.socket.detach()) for li in listeners], tls)
+            close(sockets)
+            raise _cannot_listen(server.host, server.port, "port", error) from error
+        except BaseException:
+            close(sockets)
+            raise
+        return cls(sockets, tls)
 
     async def accept(self, nursery: trio.Nursery, serve: Serve) -> None:
         """Run `serve` in `nursery` for each connection, until cancelled."""
@@ -78,8 +82,7 @@ class Listeners:
 
     def close(self) -> None:
         """Listen no longer."""
-        for listening in self._sockets:
-            listening.close()
+        close(self._sockets)
 
     async def _accept(self, listening: socket.socket, nursery: trio.Nursery, serve: Serve) -> None:
         while True:
@@ -103,6 +106,61 @@ class Listeners:
         plain = trio.SocketStream(trio.socket.from_stdlib_socket(accepted))
         stream = trio.SSLStream(plain, self._tls, server_side=True, https_compatible=True)
         return Transport(stream, peer)
+
+
+async def bind(
+    host: str, port: int, *, shared: bool = False, setting: str = "port"
+) -> list[socket.socket]:
+    """Return a socket for each address of `host`, all bound to one port, none listening yet.
+
+    Args:
+        host: name or address.
+        port: 0 picks a free one.
+        shared: other processes of this user may bind it too; the kernel deals connections out to
+            those that listen.
+        setting: of the section `server`, for the error.
+
+    Raises:
+        ConfigError: somebody else has the port, or the address is none of ours.
+    """
+    sockets: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in await trio.socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            try:
+                bound = socket.socket(family, kind, protocol)
+            except OSError as error:
+                if error.errno == errno.EAFNOSUPPORT:  # IPv6 is switched off, say
+                    continue
+                raise
+            sockets.append(bound)
+            bound.setblocking(False)
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if shared:
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if family == socket.AF_INET6:
+                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            bound.bind((address[0], port, *address[2:]))
+            port = bound.getsockname()[1]
+        if not sockets:
+            raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+    except OSError as error:
+        close(sockets)
+        raise _cannot_listen(host, port, setting, error) from error
+    return sockets
+
+
+def close(sockets: list[socket.socket]) -> None:
+    """Close them all."""
+    for one in sockets:
+        one.close()
+
+
+def _cannot_listen(host: str, port: int, setting: str, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"cannot listen on {host} port {port}: {error}; set server.host or server.{setting}"
+    )
 
 
 def _load_certificate(server: ServerSettings) -> ssl.SSLContext | None:

@@ -36,6 +36,7 @@ from triows.cli.serve import serve as serve_
 from triows.cli.steer import Steering, steered
 from triows.cli.tail import parse_since
 from triows.cli.tail import tail as tail_
+from triows.cli.workers import serve_by_workers
 from triows.schema import asyncapi as asyncapi_
 from triows.schema import json_schema
 
@@ -56,16 +57,26 @@ Flags = Annotated[
 
 @app.command
 def serve(
-    *, dev: bool = False, verbose: bool = False, config: Config = None, settings: Flags = None
+    *,
+    dev: bool = False,
+    workers: int | None = None,
+    verbose: bool = False,
+    config: Config = None,
+    settings: Flags = None,
 ) -> int:
     """Serve until SIGTERM or Ctrl-C drains; a second one aborts.
 
     Args:
         dev: for a first look: an ephemeral key, loopback only, and tokens printed.
+        workers: processes on one port, one for each core; short for --server.workers.
         verbose: log more.
     """
+    if workers is not None:
+        settings_.flags.given["server.workers"] = [str(workers)]
     loaded = settings_.load(config)
     configure_logging(verbose=verbose)
+    if loaded.server.workers > 1:
+        return trio.run(lambda: serve_by_workers(loaded, dev=dev, verbose=verbose))
     return trio.run(lambda: serve_(loaded, dev=dev))
 
 

@@ -18,6 +18,7 @@ from triows.cli.output import note, program
 
 LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 COLLECT_EVERY: Final = 50_000  # new containers; Python's own 700 cost a third of each opening
+DRAINING: Final = "draining; another signal aborts"
 DEV_TTL: Final = 7 * 86_400  # seconds the tokens of --dev are good for
 
 
@@ -29,31 +30,69 @@ async def serve(settings: triows.Settings, *, dev: bool) -> int:
     Raises:
         ConfigError: no key, `dev` on a public address, or the port cannot be opened.
     """
-    if dev and settings.server.host not in LOOPBACK:
+    secret = dev_secret(settings) if dev else None
+
+    def opened(url: str) -> None:
+        note(f"triows listens on {url}")
+        if secret is not None:
+            print_tokens(url, secret)
+
+    if await serve_until_stopped(settings, secret, opened, lambda: note(DRAINING)):
+        note("drained")
+        return 0
+    note("aborted", "yellow")
+    return 1
+
+
+def dev_secret(settings: triows.Settings) -> str:
+    """Return a key for `--dev`, which lives as long as what signs with it.
+
+    Raises:
+        ConfigError: the server would be open to others.
+    """
+    if settings.server.host not in LOOPBACK:
         raise triows.ConfigError(
             f"--dev serves loopback only, and server.host is {settings.server.host}: "
             "for others to connect, configure a key and leave --dev out"
         )
-    secret = secrets.token_hex(32)
-    auth = triows.JWTAuth(secret) if dev else None
+    return secrets.token_hex(32)
+
+
+async def serve_until_stopped(
+    settings: triows.Settings,
+    secret: str | None,
+    opened: Callable[[str], None],
+    draining: Callable[[], None],
+    *ends: Callable[[], Awaitable[None]],
+) -> bool:
+    """Serve until a signal, an administrator or one of `ends` asks to stop, then drain.
+
+    Args:
+        settings: of the server.
+        secret: key of the tokens; None is what the settings say.
+        opened: called with the address, once it can be connected to.
+        draining: called when draining begins.
+        ends: each returns when it is time to stop.
+
+    Returns:
+        False if a second signal broke the draining off.
+
+    Raises:
+        ConfigError: no key, or the port or the store cannot be opened.
+    """
+    auth = None if secret is None else triows.JWTAuth(secret)
     stop = trio.Event()
     with trio.CancelScope() as abort:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_watch_signals, stop, abort)
             async with triows.open_server(settings=settings, auth=auth) as server:
                 _spare_the_collector()
-                note(f"triows listens on {server.url}")
-                if dev:
-                    _print_tokens(server, secret)
-                await _first_of(stop.wait, server.wait_draining)
+                opened(server.url)
+                await _first_of(stop.wait, server.wait_draining, *ends)
                 stop.set()
-                note("draining; another signal aborts")
+                draining()
             nursery.cancel_scope.cancel(reason="drained")
-    if abort.cancelled_caught:
-        note("aborted", "yellow")
-        return 1
-    note("drained")
-    return 0
+    return not abort.cancelled_caught
 
 
 def _spare_the_collector() -> None:
@@ -86,7 +125,7 @@ async def _first_of(*waits: Callable[[], Awaitable[None]]) -> None:
             nursery.start_soon(wait, one)
 
 
-def _print_tokens(server: triows.Server, secret: str) -> None:
+def print_tokens(url: str, secret: str) -> None:
     """Print what a first look needs, ready to paste; the key dies with this process."""
     watch = triows.make_token(secret, "viewer", ttl=DEV_TTL, subscribe=["*"], presence=["*"])
     speak = triows.make_token(
@@ -100,17 +139,22 @@ def _print_tokens(server: triows.Server, secret: str) -> None:
     )
     admin = triows.make_token(secret, "admin", ttl=DEV_TTL, admin=True)
     me = program()
-    at = f"--url {server.url} --token"
+    at = f"--url {url} --token"
     print(f"# watch\n{me} tail session:demo {at} {watch}\n")
     print(f"# publish\n{me} publish session:demo hello {at} {speak}\n")
     print(f"# run a command and publish what it prints\n{me} run {at} {speak} -- ping localhost\n")
     print(f"# administrate\n{me} top {at} {admin}\n")
-    http = server.url.replace("ws", "http", 1).removesuffix("/ws")
+    http = url.replace("ws", "http", 1).removesuffix("/ws")
     print(f"# look, in a browser\n{http}/#token={admin}", flush=True)
 
 
-def configure_logging(*, verbose: bool) -> None:
-    """Send the log to standard error: JSON lines, or prose if a person is looking."""
+def configure_logging(*, verbose: bool, worker: int | None = None) -> None:
+    """Send the log to standard error: JSON lines, or prose if a person is looking.
+
+    Args:
+        verbose: more of it.
+        worker: number of this process among several, for each line.
+    """
     person = sys.stderr.isatty()
     shared: list[Any] = [
         structlog.stdlib.add_log_level,
@@ -118,6 +162,8 @@ def configure_logging(*, verbose: bool) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.stdlib.ExtraAdder(),
     ]
+    if worker is not None:
+        shared.append(lambda logger, method, entry: {**entry, "worker": worker})
     if not person:
         shared.append(structlog.processors.format_exc_info)
     renderer: Any = (
