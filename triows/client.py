@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, final
 
@@ -56,9 +56,14 @@ class Client:
     """A connection to a server that is renewed whenever it is lost. Made by `open_client`."""
 
     def __init__(
-        self, address: Address, token: Token, open_stream: OpenStream, on_state: OnState | None
+        self,
+        addresses: Sequence[Address],
+        token: Token,
+        open_stream: OpenStream | None,
+        on_state: OnState | None,
     ) -> None:
-        self._address = address
+        self._addresses = addresses
+        self._turn = 0  # whose it is; counts on
         self._token = token
         self._open_stream = open_stream
         self._on_state = on_state or (lambda state, reason: None)
@@ -205,8 +210,9 @@ class Client:
             wait, self._desk.stay_away = self._desk.stay_away, 0.0
             if isinstance(ended, HandshakeRefused):
                 wait = max(wait, ended.retry_after or 0)
-            await trio.sleep(backoff(attempt, wait))
+            await trio.sleep(backoff(attempt // len(self._addresses), wait))
             attempt += 1
+            self._turn += 1
 
     def leave(self, nursery: trio.Nursery) -> None:
         """End `run`: with a goodbye if there is a connection, else at once."""
@@ -231,14 +237,15 @@ class Client:
 
     async def _connect(self) -> ConnectionClosed | HandshakeRefused:
         """Dial once and serve the connection to its end; return why it ended."""
+        address = self._addresses[self._turn % len(self._addresses)]
         stream: trio.abc.Stream | None = None
         ended: ConnectionClosed | HandshakeRefused = ConnectionClosed(CloseCode.ABNORMAL)
         try:
             async with trio.open_nursery() as nursery:
                 with trio.fail_after(CONNECT_TIMEOUT):
                     token = await self._fresh_token()
-                    stream = await self._open_stream()
-                    dialed = await dial(nursery, stream, self._address, token, MAX_MESSAGE)
+                    stream = await (self._open_stream or address.open)()
+                    dialed = await dial(nursery, stream, address, token, MAX_MESSAGE)
                     conversation = Conversation(
                         dialed, self._desk, self._fresh_token if callable(self._token) else None
                     )
@@ -290,7 +297,7 @@ def _position(answer: Any) -> Position:
 
 @asynccontextmanager
 async def open_client(
-    url: str,
+    url: str | Sequence[str],
     *,
     token: Token = None,
     on_state: OnState | None = None,
@@ -302,18 +309,21 @@ async def open_client(
     with every subscription going on where it was.
 
     Args:
-        url: `ws://host:port/ws` or `wss://…`.
+        url: `ws://host:port/ws` or `wss://…`; or several, of servers that share one store: each
+            attempt goes to the next of them, the first one first.
         token: a token, or an async function that returns a fresh one.
         on_state: told about the connection, see `OnState`.
         open_stream: opens the byte stream, instead of TCP to `url`: for proxies and tests.
 
     Raises:
-        ConfigError: the address is wrong, or the token cannot be one.
+        ConfigError: an address is wrong or there is none, or the token cannot be one.
     """
-    address = Address.parse(url)
+    addresses = [Address.parse(one) for one in ([url] if isinstance(url, str) else url)]
+    if not addresses:
+        raise ConfigError("no address of a server: expected ws://host:port/ws, one or several")
     if isinstance(token, str):
         check_token(token)
-    client = Client(address, token, open_stream or address.open, on_state)
+    client = Client(addresses, token, open_stream, on_state)
     failure: BaseException | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(client.run)

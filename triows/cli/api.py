@@ -70,8 +70,9 @@ def _http_address(url: str) -> str:
     """Return where the API is, given where the WebSocket is."""
     parts = urlsplit(url)
     scheme = {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme)
-    if scheme not in ("http", "https") or not parts.netloc:
-        raise triows.ConfigError(f"--url {url!r} is no address: expected ws://host:port/ws")
+    if scheme not in ("http", "https") or not parts.netloc or " " in url:
+        expected = "expected ws://host:port/ws, of one server"
+        raise triows.ConfigError(f"--url {url!r} is no address: {expected}")
     path = parts.path.removesuffix("/").removesuffix("/ws")
     return urlunsplit((scheme, parts.netloc, path, "", ""))
 

@@ -24,7 +24,7 @@ from triows.cli.connect import (
     StateTeller,
     TokenFile,
     TokenOption,
-    Url,
+    Urls,
     token_source,
 )
 from triows.cli.embed import embedded_server
@@ -84,7 +84,7 @@ def serve(
 def run(
     *command: Annotated[str, Parameter(show=True)],
     id: str | None = None,
-    url: Annotated[str | None, Parameter(env_var="TRIOWS_URL")] = None,
+    url: Urls = (),
     token: TokenOption = None,
     token_file: TokenFile = None,
     pty: bool = False,
@@ -100,7 +100,8 @@ def run(
     Args:
         command: the command and its arguments, after `--`.
         id: of the session; drawn by lot if not given.
-        url: address of a server; without one, a server is opened here.
+        url: address of a server, or repeated of several that share one store, which are tried
+            in turn; without one, a server is opened here.
         pty: run it in a terminal of its own: with colours, prompts and progress bars.
         allow_commands: obey `command` messages of those whose token has that grant.
         keep: with a server opened here, serve on after the command until Ctrl-C.
@@ -122,11 +123,11 @@ def run(
             return status
 
     async def run_there(client: triows.Client) -> int:
-        note(f"publishing to {channel} at {url}")
+        note(f"publishing to {channel} at {' '.join(url)}")
         async with steered(client, channel, steering):
             return await work(publish_by(client, channel))
 
-    if url is None:
+    if not url:
         if token is not None or token_file is not None:
             raise triows.ConfigError(WHICH_SERVER)
         return trio.run(run_here)
@@ -141,7 +142,7 @@ def tail(
     since: str | None = None,
     from_start: bool = False,
     json: bool = False,
-    url: Url = DEFAULT_URL,
+    url: Urls = (DEFAULT_URL,),
     token: TokenOption = None,
     token_file: TokenFile = None,
 ) -> int:
@@ -169,7 +170,7 @@ def publish(
     *words: str,
     type: str = "log",
     json: bool = False,
-    url: Url = DEFAULT_URL,
+    url: Urls = (DEFAULT_URL,),
     token: TokenOption = None,
     token_file: TokenFile = None,
 ) -> int:
@@ -262,7 +263,7 @@ def schema(*, asyncapi: Annotated[bool, Parameter(negative=())] = False) -> int:
 
 def _with_client(
     work: Callable[[triows.Client], Awaitable[int]],
-    url: str,
+    url: tuple[str, ...],
     token: str | None,
     token_file: Path | None,
 ) -> int:

@@ -21,6 +21,14 @@ WHICH_SERVER: Final = (
 )
 
 Url = Annotated[str, Parameter(env_var="TRIOWS_URL", help="Address of the server.")]
+Urls = Annotated[
+    tuple[str, ...],
+    Parameter(
+        env_var="TRIOWS_URL",
+        negative=(),
+        help="Address of the server; repeated, of several that share one store: tried in turn.",
+    ),
+]
 TokenOption = Annotated[
     str | None,
     Parameter(env_var="TRIOWS_TOKEN", help="Token; other users of this machine may see it."),
