@@ -183,6 +183,8 @@ class Server:
     async def serve_stream(self, stream: trio.abc.Stream, peer: str = "") -> None:
         """Serve one connection over any stream, to its end; never raises but Cancelled.
 
+        The task is the caller's: leaving `open_server` asks for the end, and does not wait for it.
+
         Args:
             stream: taken over, and closed at the end.
             peer: the peer's network address, for rates and logs.
