@@ -198,29 +198,29 @@ class Link:
             await trio.sleep(delay)
             delay = min(delay * 2, _MOST_DELAY)
 
-    async def probe(self, *command: bytes) -> Any:
-        """Make a connection, send one command, and let it go; tried again for `START_TIMEOUT`, as
-        a Redis may be on its way up. Returns the reply.
+    async def probe(self, *commands: tuple[bytes, ...]) -> Any:
+        """Make a connection, send commands, and let it go; tried again for `START_TIMEOUT`, as a
+        Redis may be on its way up. Returns the last reply.
 
         Raises:
             RequestError: saying what is wrong.
         """
         give_up = trio.current_time() + START_TIMEOUT
         while True:
-            reply = error = await self._try(Command(command[0], command[1:]))
-            if not isinstance(error, RedisError):
+            reply = await self._try([Command(name, tuple(values)) for name, *values in commands])
+            if not isinstance(reply, RedisError):
                 return reply
             # What Redis itself has answered, a wrong password for example, will not change.
-            if isinstance(error, ResponseError) or trio.current_time() > give_up:
-                raise self._refusal(reason_of(error)) from error
+            if isinstance(reply, ResponseError) or trio.current_time() > give_up:
+                raise self._refusal(reason_of(reply)) from reply
             await trio.sleep(_LEAST_DELAY)
 
-    async def _try(self, command: Command) -> Any:
-        """Make a connection, and let it go; return the reply to a command, or what was wrong."""
+    async def _try(self, commands: list[Command]) -> Any:
+        """Make a connection, and let it go; return the last reply, or what was wrong."""
         try:
             async with trio.open_nursery() as nursery:
                 connection = await connect(self._address, self._tls, nursery)
-                replies = await self._prepare(connection, command)
+                replies = await self._prepare(connection, *commands)
                 nursery.cancel_scope.cancel(reason="it was only to be tried")
         except RedisError as error:
             return error

@@ -94,7 +94,10 @@ class RedisBus(Bus):
             ConfigError: naming its address, what is wrong, and what to do.
         """
         try:
-            revocations = await self._link.probe(b"HGETALL", self._keys.revocations)
+            revocations = await self._link.probe(
+                (b"PUBLISH", self._keys.node("nobody"), b""),  # whether we may
+                (b"HGETALL", self._keys.revocations),
+            )
         except RequestError as error:
             raise ConfigError(
                 f"{error.message}; start it, or set store to another (its user, password and "

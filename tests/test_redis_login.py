@@ -1,0 +1,76 @@
+"""A Redis that asks who is there, and one that is spoken to over TLS."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tests.support_redis import Redis, free_port, running
+from tests.support_redis import redis as redis
+from triows.errors import ConfigError
+
+
+async def test_password(redis: Redis) -> None:
+    """User and password come from the address; without, the server does not start."""
+    redis.run("ACL", "SETUSER", "ann", "on", ">p@ss", "~mine:*", "&mine:*", "+@all")
+    redis.run("ACL", "SETUSER", "default", "off")
+    url = f"redis://ann:p%40ss@127.0.0.1:{redis.port}/0?prefix=mine"
+    async with running(url) as one, running(url) as two:
+        await one.publish("a:1", "x")
+        assert await two.kept("a:1") == {1: "x"}
+    with pytest.raises(ConfigError, match=r"NOAUTH|[Aa]uthenticat"):
+        async with running(redis.url):
+            raise AssertionError
+
+
+@pytest.mark.parametrize("allowed", [("~mine:*", "&mine:*"), ("~*", "&mine:*"), ("~mine:*", "&*")])
+async def test_other_prefix_is_not_allowed(redis: Redis, allowed: tuple[str, str]) -> None:
+    """A user who may not use these keys or channels is refused at the start."""
+    redis.run("ACL", "SETUSER", "ann", "on", ">secret", "resetchannels", *allowed, "+@all")
+    with pytest.raises(ConfigError, match="permission") as raised:
+        async with running(f"redis://ann:secret@127.0.0.1:{redis.port}/0"):
+            raise AssertionError
+    assert "secret" not in str(raised.value)
+
+
+async def test_prefixes_do_not_meet(redis: Redis) -> None:
+    """Two applications share a Redis, and nothing in it."""
+    async with running(redis.url) as one, running(redis.url + "?prefix=other") as two:
+        log = await two.bus.open("a:1")
+        await one.publish("a:1", "x", id="i")
+        await two.publish("a:1", "y", id="i")
+        assert await one.kept("a:1") == {1: "x"}
+        assert await two.kept("a:1") == {1: "y"}
+        assert log.head == 1
+        assert [state.channel for state in await two.bus.channels("", "", 9)] == ["a:1"]
+
+
+async def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`rediss://` is encrypted, and the certificate has to be of that host."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    paths = [str(tmp_path / name) for name in ("key", "cert", "ca")]
+    certificate.private_key_pem.write_to_path(paths[0])
+    certificate.cert_chain_pems[0].write_to_path(paths[1])
+    authority.cert_pem.write_to_path(paths[2])
+    port = free_port()
+    options = ("--tls-key-file", paths[0], "--tls-cert-file", paths[1], "--tls-ca-cert-file")
+    server = Redis(
+        tmp_path, "--tls-port", str(port), *options, paths[2], "--tls-auth-clients", "no"
+    )
+    server.start()
+    try:
+        with pytest.raises(ConfigError, match="CERTIFICATE_VERIFY_FAILED"):
+            async with running(f"rediss://127.0.0.1:{port}"):
+                raise AssertionError
+        monkeypatch.setenv("SSL_CERT_FILE", paths[2])
+        async with running(f"rediss://127.0.0.1:{port}") as one:
+            await one.publish("a:1", "x")
+            assert await one.kept("a:1") == {1: "x"}
+        with pytest.raises(ConfigError, match="localhost"):
+            async with running(f"rediss://localhost:{port}"):
+                raise AssertionError
+    finally:
+        server.kill()
