@@ -218,3 +218,17 @@ async def test_memory_is_bounded(redis: Redis) -> None:
             assert one.bus.size <= 62_000
         assert len(list(one.bus.logs())) < 40
         assert await one.kept("a:0") == {1: "x" * 1000}
+
+
+async def test_much_at_once(redis: Redis) -> None:
+    """More than Redis would let wait for one client is asked for in portions."""
+    async with running(redis.url) as one, running(redis.url, tail_bytes=2**24) as two:
+        for number in range(48):
+            for _ in range(2):
+                await one.publish(f"a:{number}", "x" * 500_000)
+        async with trio.open_nursery() as nursery:
+            for number in range(48):
+                nursery.start_soon(two.bus.open, f"a:{number}")
+        logs = list(two.bus.logs())
+        assert [(log.head, log.held) for log in logs] == [(2, 1)] * 48
+        assert two.bus._follower._generation == 1  # the first connection is the last

@@ -198,6 +198,7 @@ async def test_paused(redis: Redis) -> None:
             await until(lambda: all(outcomes))
             assert trio.current_time() - began < DEADLINE
             assert all(is_refused(outcome) for (outcome,) in outcomes)
+            assert [id for id, _ in one.answers[1:]] == ["i1", "i2", "i3", "i4"]
             began = trio.current_time()
             assert is_refused(await one.publish("a:1", 5, id="i5"))
             assert trio.current_time() - began < 0.1

@@ -38,7 +38,9 @@ QUIET: Final = 30.0
 """Seconds after which a log that nobody watches or asks for is listened to no more."""
 
 RETRY_DELAY: Final = 1.0  # seconds after which a log that could not be read is asked for again
-_LOOKS: Final = 16  # at once: each may bring `log.tail_bytes`
+_LOOKS: Final = 16  # at once
+_LOOK_BYTES: Final = 1024 * 1024
+"""Of messages that one look brings at most. Redis cuts a client for which more than 32 MiB wait."""
 
 
 @final
@@ -64,7 +66,7 @@ class Follower:
         self.shelf: Shelf[Replica] = Shelf(limits.total_bytes, self._leave)
         self._link = link
         self._keys = keys
-        self._room = limits.tail_bytes
+        self._room = min(limits.tail_bytes, _LOOK_BYTES)
         self._keep = round(limits.max_age)
         self._limits = attrs.evolve(limits, max_messages=0, max_bytes=limits.tail_bytes, max_age=0)
         self._tell = tell

@@ -124,7 +124,11 @@ class RedisBus(Bus):
     # Publishing
 
     def submit(self, channel: str, message: Message, user: str, now: float, done: Done) -> None:
-        """Have `message` appended; `done` is told when it is, or at once if it cannot be now."""
+        """Have `message` appended; `done` is told when it is, or at once if too much waits.
+
+        While Redis cannot be used it is refused in its turn, which comes soon then: what was
+        submitted before is answered before.
+        """
         size = len(message.raw) + QUEUED_OVERHEAD
         try:
             self._check(size)
@@ -137,13 +141,11 @@ class RedisBus(Bus):
         self._lot.unpark()
 
     def _check(self, size: int) -> None:
-        reason = self._link.failure
-        if reason is None and self._queued + size > QUEUE_BYTES:
+        if self._queued + size > QUEUE_BYTES:
             reason = (
                 f"Redis at {self._address} does not keep up: {self._queued} bytes wait, the limit "
                 f"is {QUEUE_BYTES}"
             )
-        if reason is not None:
             raise RequestError(ErrorCode.UNAVAILABLE, reason, retry_after=RETRY_AFTER)
 
     def _call(self, channel: str, message: Message, user: str) -> Call:
