@@ -15,7 +15,7 @@ from tests.support_kill import Witness, check_places, serving
 from tests.support_redis import Redis, until
 from tests.support_redis import durable_redis as durable_redis
 
-ROUNDS = 30
+ROUNDS = 50
 REDIS_EVERY = 5  # rounds in which Redis is killed instead of a server
 CHANNELS = ("session:one", "session:two", "session:shared", "session:shared")
 AT_ONCE = 8  # messages under way from each publisher
@@ -58,7 +58,7 @@ class Servers:
 async def test_killed_in_turn(
     durable_redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After 30 times `kill -9` under load, of either server and of Redis, every acknowledged
+    """After 50 times `kill -9` under load, of either server and of Redis, every acknowledged
     message is there, once, and every viewer has got each of them once.
     """
     monkeypatch.setattr("triows.client.backoff", lambda attempt, wait: 0.02)

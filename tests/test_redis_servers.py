@@ -45,6 +45,12 @@ async def test_moving_to_another_server(redis: Redis, nursery: Nursery) -> None:
         assert (ack["type"], ack["data"]["offset"]) == ("ack", 7)
         assert (await other.hear())["data"] == 6
         assert [(await viewer.hear())["data"] for _ in range(2)] == [5, 6]
+        redis.run("FLUSHALL")
+        position = await one.publish("session:1", triows.log("anew"))
+        range_ = {"epoch": position.epoch, "from": 1}
+        third = await connect(two, nursery)
+        ack = await third.ask("history", channel="session:1", data=range_, id="h")
+        assert [ack["data"]["epoch"], ack["data"]["offset"]] == [position.epoch, 1]
         nursery.cancel_scope.cancel()
 
 

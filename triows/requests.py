@@ -99,6 +99,11 @@ class HistoryData(msgspec.Struct, rename={"from_": "from"}):
     to: int | None = None
     limit: _Count = 100
 
+    @property
+    def position(self) -> Position | None:
+        """A position in the epoch that is meant, if that is said."""
+        return Position(self.epoch, 0) if self.epoch is not None else None
+
     def bounds(self, log: Log) -> tuple[int, int, int]:
         """Return the first and the last offset of one answer, and the last asked for at all.
 

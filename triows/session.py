@@ -207,7 +207,7 @@ class Session:
         channel = channel_of(request)
         wanted = decode_data(request, requests.HISTORY)
         await authorize(self._services, self._peer, Action.SUBSCRIBE, channel)
-        log = await self._services.bus.open(channel)
+        log = await self._services.bus.open(channel, wanted.position)
         first, last, end = wanted.bounds(log)
         texts = await self._services.bus.history(log, first, last, PAGE_BYTES)
         await _stop_if_closing()
