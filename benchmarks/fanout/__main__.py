@@ -17,7 +17,7 @@ from benchmarks.fanout import check, costs, plan
 from benchmarks.fanout.model import Model, Outcome
 from benchmarks.fanout.shape import Shape
 from benchmarks.process import ROOT
-from benchmarks.tables import markdown
+from benchmarks.tables import FIGURES, markdown
 
 DOCUMENT = ROOT / "docs" / "scale.md"
 END = "<!-- end of the table -->"
@@ -114,7 +114,10 @@ def main(arguments: list[str] | None = None, document: Path = DOCUMENT) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--write", action="store_true", help="write them into docs/scale.md")
     options = parser.parse_args(arguments)
-    makers = tables(options.seed)
+    try:
+        makers = tables(options.seed)
+    except ValueError as error:
+        parser.error(f"{FIGURES.relative_to(ROOT)}: {error}")
     names = options.table or list(makers)
     if unknown := set(names) - set(makers):
         parser.error(f"no table {min(unknown)!r}; there are {', '.join(makers)}")

@@ -14,6 +14,11 @@ from benchmarks.tables import FIGURES
 TRIOWS = "triows"
 VIEWERS_MEASURED = 1000  # of the fan-out that was measured
 WINDOWS = (1, 16, 64)  # messages under way in it
+NEEDED = (
+    *(f"fanout-{window}" for window in WINDOWS),
+    *("publish-32", "storm", "idle-memory", "idle-10000"),
+)
+"""Workloads without which nothing can be said."""
 
 
 def _cost(title: str, unit: str, source: str, default: float | None = None) -> Any:
@@ -97,7 +102,7 @@ class Measured:
 
     Attributes:
         commit: of what was measured.
-        medians: by workload.
+        medians: of `value` by workload, of others by workload and name: `stalled alone`.
     """
 
     commit: str
@@ -108,9 +113,10 @@ class Measured:
         """Read what `python -m benchmarks --record` wrote."""
         data = json.loads(path.read_text())
         medians = {
-            name: median(run["value"] for run in found[TRIOWS])
-            for name, found in data["results"].items()
-            if found.get(TRIOWS) and "value" in found[TRIOWS][0]
+            workload if name == "value" else f"{workload} {name}": median(run[name] for run in runs)
+            for workload, found in data["results"].items()
+            if (runs := found.get(TRIOWS))
+            for name in runs[0]
         }
         return cls(data["environment"]["commit"], medians)
 
@@ -118,9 +124,14 @@ class Measured:
         """Return what follows: a send to a viewer costs `send`, and `message` for each in it.
 
         Raises:
-            KeyError: of a figure that is not there.
+            ValueError: a figure is not there.
         """
         figures = self.medians
+        if missing := [name for name in NEEDED if name not in figures]:
+            raise ValueError(
+                f"there are no figures of {', '.join(missing)}: `python -m benchmarks --record` "
+                "measures them"
+            )
         append = 1 / figures["publish-32"]
         few, many = WINDOWS[0], WINDOWS[-1]
         one, all_ = (
