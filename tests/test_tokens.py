@@ -107,7 +107,7 @@ async def test_token_claims_become_the_identity() -> None:
         *(({"iat": value}, "'iat' must be") for value in ("soon", float("inf"), [1])),
         ({"jti": 5}, ""),
         ({"jti": ["j"]}, ""),
-        ({"nbf": time.time() + 7200}, "not valid yet"),
+        ({"nbf": 9999999999}, "not valid yet"),
         *(({"triows": claim}, "not an object") for claim in ("*", 5, None)),
         *(({"triows": {"subscribe": value}}, "not a list") for value in ("*", {"*": 1}, None)),
         *(({"triows": {"publish": [value]}}, "expected str") for value in (1, None, ["a"])),
@@ -138,6 +138,7 @@ async def test_token_with_a_wrong_claim_is_refused(claims: dict[str, Any], words
         (JWTAuth(SECRET), ".".join((*_token().split(".")[:2], "")), "signature"),
         (JWTAuth(SECRET), _token() + "A" * 8, "signature"),
     ],
+    ids=lambda value: "token" if "." in str(value) else None,  # names that stay the same
 )
 async def test_token_not_signed_with_the_key_is_refused(
     auth: JWTAuth, token: str, words: str
