@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Final, final
 
 import trio
@@ -9,13 +10,16 @@ import trio
 from triows.bus import ChannelState
 from triows.bus.keys import Keys
 from triows.bus.link import Call, Link
-from triows.bus.scripts import LIST
+from triows.bus.scripts import LIST, fit
 from triows.errors import RequestError
+
+logger = logging.getLogger("triows.redis")
 
 SWEEP_INTERVAL: Final = 10.0
 """Seconds between two looks at a part of the index."""
 
 _AT_ONCE: Final = 250  # names looked at by one script
+_ROW: Final = (str, str, int, int, bytes, int, int, int)
 
 
 @final
@@ -41,7 +45,7 @@ class ChannelList:
         last: str | None = after
         while last is not None and len(found) < limit:
             last, rows = await self._page(prefix, last, min(_AT_ONCE, limit - len(found)))
-            found += map(_state, rows)
+            found += filter(None, map(_try_state, rows))
         return found
 
     async def run(self) -> None:
@@ -65,14 +69,20 @@ class ChannelList:
         if isinstance(reply, RequestError):
             raise reply
         last, rows = reply
-        return last.decode() or None, rows
+        return last or None, rows
 
 
-def _state(row: list[Any]) -> ChannelState:
-    name, epoch, head, earliest, ended, size, opened, latest = row
+def _try_state(row: list[Any]) -> ChannelState | None:
+    """Read how a channel stands; None, and a line in the log, if that is not understood."""
+    try:
+        values = fit(_ROW, row)
+    except ValueError as error:
+        logger.warning("a channel in Redis is damaged, and left out: %s", error)
+        return None
+    name, epoch, head, earliest, ended, size, opened, latest = values
     return ChannelState(
-        channel=name.decode(),
-        epoch=epoch.decode(),
+        channel=name,
+        epoch=epoch,
         head=head,
         earliest=earliest,
         ended=ended or None,

@@ -25,7 +25,7 @@ from triows.bus.scripts import LOOK
 from triows.bus.tail import Shelf
 from triows.config import LogLimits
 from triows.errors import RequestError
-from triows.messages import Patterns, Position
+from triows.messages import Patterns, Position, check_channel
 
 logger = logging.getLogger("triows.redis")
 
@@ -141,7 +141,11 @@ class Follower:
 
     def hear(self, name: bytes, text: bytes) -> None:
         """Take what was told of a channel; never waits."""
-        channel = self._keys.channel(name)
+        try:
+            channel = check_channel(self._keys.channel(name))
+        except (ValueError, RequestError):
+            logger.warning("news of %.80r, which is no channel: left out", name)
+            return
         log = self.shelf.get(channel)
         if log is None and not any(patterns.match(channel) for patterns in self._attended):
             return
@@ -239,9 +243,9 @@ class Follower:
         epoch, head, earliest, ended, opened, latest, log.stored_bytes, texts = reply
         entries = _newest(texts, head)
         first = entries[0].offset if entries else head + 1
-        is_other = not log.is_known or epoch.decode() != log.epoch
+        is_other = not log.is_known or epoch != log.epoch
         if is_other:
-            log.begin(epoch.decode(), earliest, ended or None)
+            log.begin(epoch, earliest, ended or None)
             if 0 < log.announced < first:
                 self._jump(log, log.announced, first)
             log.skip_to(first)

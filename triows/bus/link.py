@@ -109,7 +109,7 @@ class Link:
         ]
         replies = await self._ask(commands)
         found: list[Reply] = []
-        for tag, reply in zip(tags, replies, strict=True):
+        for call, tag, reply in zip(calls, tags, replies, strict=True):
             if isinstance(reply, NoScriptError):
                 self._drop("its scripts are gone")
             if isinstance(reply, BaseException):
@@ -120,8 +120,14 @@ class Link:
                 self._drop("a reply did not match its command")
                 found.append(self._refusal("a reply did not match its command"))
             else:
-                found.append(reply[1:])
+                found.append(self._take(call.script, reply[1:]))
         return found
+
+    def _take(self, script: Script, reply: list[Any]) -> Reply:
+        try:
+            return script.take(reply)
+        except ValueError as error:
+            return self._refusal(f"what others have written there is not understood: {error}")
 
     async def ask(self, *command: bytes | int) -> Any:
         """Send one command and return its reply.

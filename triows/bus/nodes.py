@@ -108,7 +108,12 @@ class Nodes:
     def obey(self, kept: dict[bytes, bytes]) -> None:
         """Tell of all revocations in Redis."""
         for whom, at in kept.items():
-            self._tell(whom.decode(), float(at))
+            try:
+                name, seconds = whom.decode(), float(at)
+            except ValueError as error:
+                logger.warning("a revocation in Redis is damaged, and left out: %s", error)
+            else:
+                self._tell(name, seconds)
 
     def _tell(self, whom: str, at: float) -> None:
         kind, _, name = whom.partition(":")

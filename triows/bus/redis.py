@@ -216,7 +216,7 @@ class RedisBus(Bus):
             return RequestError(
                 ErrorCode.ENDED, f"{channel} has ended; nothing can be published to it"
             )
-        receipt = Receipt(epoch.decode(), offset, duplicate=outcome == _KNOWN)
+        receipt = Receipt(epoch, offset, duplicate=outcome == _KNOWN)
         if outcome == _KEPT:
             self.published += 1
             log = self._follower.shelf.get(channel)
@@ -279,7 +279,7 @@ class RedisBus(Bus):
         if isinstance(reply, RequestError):
             raise reply
         now, earliest, texts = reply
-        if now.decode() != epoch or log.epoch != epoch:
+        if now != epoch or log.epoch != epoch:
             self._follower.doubt(log)
             raise RequestError(
                 ErrorCode.UNAVAILABLE, f"{log.channel} begins anew", retry_after=RETRY_AFTER
