@@ -117,6 +117,21 @@ async def test_revocations_are_shared(redis: Redis) -> None:
             await one.bus.revoke(Revocation(user="\ud800"))
 
 
+async def test_databases_are_apart(redis: Redis) -> None:
+    """What servers tell each other is not heard by those of another database."""
+    async with running(redis.url) as one, running(redis.url[:-1] + "1") as other:
+        log = await other.bus.open("a:1")
+        epoch, other.bus.present_here = log.epoch, lambda _: [{"connection": "theirs"}]
+        assert (await one.bus.present("a:1")).count == 0
+        await one.bus.revoke(Revocation(token_id=None, user="ann", at=time.time()))
+        await one.publish("a:1")
+        commands = other.bus.commands
+        await other.publish("b:1")
+        await trio.sleep(0.1)
+        assert other.bus.commands <= commands + 2  # no look at `a:1`
+        assert (log.epoch, log.head, other.revoked) == (epoch, 0, [])
+
+
 async def test_pages_come_from_redis(redis: Redis) -> None:
     """Of a long log the end is in memory; what is older is read in pages, without a hole."""
     async with running(redis.url) as one, running(redis.url, tail_bytes=4000) as two:

@@ -85,8 +85,8 @@ async def test_news_that_is_not_understood(
     """What is no message is logged and counts as a hole: nothing is lost, nothing falls."""
     async with running(redis.url) as one:
         log = await one.bus.open("a:1")
-        one.bus._follower.hear(b"triows:{a:1}:news", text)
-        one.bus._follower.hear(b"triows:{b:1}:news", text)
+        one.bus._follower.hear(b"triows:{a:1}:news:0", text)
+        one.bus._follower.hear(b"triows:{b:1}:news:0", text)
         await one.publish("a:1", "x")
         await until(lambda: log.head == 1)
         assert "not understood" in caplog.text

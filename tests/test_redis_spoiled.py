@@ -61,6 +61,6 @@ async def test_news_of_no_channel(redis: Redis, caplog: pytest.LogCaptureFixture
         node.bus.attend(Patterns.parse(("a:*",)))
         await node.publish("a:1")
         for name in (b"\xff".decode(errors="surrogateescape"), "b c"):
-            assert redis.run("PUBLISH", f"triows:{{a:{name}}}:news", "{}") == "1"
+            assert redis.run("PUBLISH", f"triows:{{a:{name}}}:news:0", "{}") == "1"
         await until(lambda: caplog.text.count("which is no channel") == 2)
         assert await goes_on(node)

@@ -16,9 +16,12 @@ class Keys:
 
     Attributes:
         prefix: what all begin with.
+        database: number of the database. Its keys are its own, while what is told on a pub/sub
+            channel is heard in all: so the names of those have it.
     """
 
     prefix: str
+    database: int = 0
 
     def log(self, channel: str) -> tuple[bytes, bytes]:
         """Return the keys of a log: how it stands, and its messages."""
@@ -31,7 +34,7 @@ class Keys:
 
     def news(self, channel: str) -> bytes:
         """Return where it is told what is published to a channel."""
-        return self._name(channel, "news")
+        return self._name(channel, self._news)
 
     def all_news(self, patterns: Patterns) -> list[bytes]:
         """Return patterns, as Redis has them, of where that is told for several channels."""
@@ -39,7 +42,11 @@ class Keys:
 
     def channel(self, news: bytes) -> str:
         """Return of which channel it is told there."""
-        return news[len(self.prefix) + 2 : -len("}:news")].decode()
+        return news[len(self.prefix) + 2 : -len("}:" + self._news)].decode()
+
+    @property
+    def _news(self) -> str:
+        return f"news:{self.database}"
 
     def _name(self, channel: str, what: str) -> bytes:
         return f"{self.prefix}:{{{channel}}}:{what}".encode()
@@ -57,8 +64,8 @@ class Keys:
     @property
     def control(self) -> bytes:
         """Where all nodes listen."""
-        return f"{self.prefix}:control".encode()
+        return f"{self.prefix}:control:{self.database}".encode()
 
     def node(self, id: str) -> bytes:
         """Return where one node listens."""
-        return f"{self.prefix}:node:{id}".encode()
+        return f"{self.prefix}:node:{self.database}:{id}".encode()

@@ -69,7 +69,7 @@ class RedisBus(Bus):
 
     def __init__(self, address: Address, limits: LogLimits, tell: Tell, told: Told) -> None:
         self._address = address
-        self._keys = Keys(address.prefix)
+        self._keys = Keys(address.prefix, address.database)
         self._link = Link(address, self._hear, self._welcome)
         self._follower = Follower(
             self._link, self._keys, limits, tell, lambda log: self.renewed(log)
