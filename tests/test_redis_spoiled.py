@@ -64,3 +64,15 @@ async def test_news_of_no_channel(redis: Redis, caplog: pytest.LogCaptureFixture
             assert redis.run("PUBLISH", f"triows:{{a:{name}}}:news:0", "{}") == "1"
         await until(lambda: caplog.text.count("which is no channel") == 2)
         assert await goes_on(node)
+
+
+@pytest.mark.parametrize("id", ["*", "2-0", "1-1"])
+async def test_foreign_entry(redis: Redis, id: str) -> None:
+    """What others append to a stream does not keep messages out of it for ever."""
+    async with running(redis.url) as one, running(redis.url) as two:
+        await one.publish("a:1", "first")
+        redis.run("XADD", "triows:{a:1}:stream", id, "m", "garbage")
+        for data in ("second", "third"):
+            assert isinstance(await one.publish("a:1", data), Receipt)
+        assert await two.kept("a:1") == {1: "first", 2: "second", 3: "third"}
+        assert (one.renewed, two.renewed) == ([], [])

@@ -36,7 +36,20 @@ if found[3] then return {tag, 2, epoch, head, now, earliest} end
 
 head = head + 1
 local message = '{"offset":' .. text(head) .. ',"at":' .. text(now) .. ',' .. ARGV[4] .. '}'
-redis.call('XADD', stream, text(head) .. '-0', 'm', message)
+local id = text(head) .. '-0'
+local added = redis.pcall('XADD', stream, id, 'm', message)
+if type(added) == 'table' and string.find(added.err, 'equal or smaller', 1, true) then
+    -- Others have put there what is past the head: it is no message, and it would stay for good.
+    local before = text(head - 1) .. '-0'
+    repeat
+        local entries = redis.call('XRANGE', stream, '(' .. before, '+', 'COUNT', 256)
+        for _, entry in ipairs(entries) do redis.call('XDEL', stream, entry[1]) end
+    until #entries == 0
+    redis.call('XSETID', stream, before)
+    redis.call('XADD', stream, id, 'm', message)
+elseif type(added) == 'table' and added.err then
+    return added
+end
 bytes = bytes + #message + 64
 if earliest == head then oldest = now end
 
