@@ -88,7 +88,7 @@ async def test_revoke_cuts_a_user(nursery: trio.Nursery) -> None:
             async with ask("revoke", "--user", "me") as command:
                 assert await command.ended() == 0
             await anext(happenings)
-        assert command.out == "revoked; 1 connections were cut\n"
+        assert command.out == "revoked; 1 connections were cut at this server\n"
         assert server.closed_connections()[0].code == 4503
 
 

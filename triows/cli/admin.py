@@ -82,7 +82,7 @@ async def revoke(api: Api, user: str | None, token_id: str | None) -> int:
     answer = await api.post(
         "/api/revocations", {name: value for name, value in body.items() if value is not None}
     )
-    print(f"revoked; {amount(answer['closed'])} connections were cut")
+    print(f"revoked; {amount(answer['closed'])} connections were cut at this server")
     return 0
 
 
