@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import logging
 import ssl
-from typing import Final, NamedTuple
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple, cast
 
 import trio
 from coredis.connection import TCPConnection, TCPLocation
@@ -58,6 +59,17 @@ async def connect(
             getattr(connection, name).close()
         raise
     return connection
+
+
+def waiting_pushes(connection: TCPConnection) -> Iterator[list[Any]]:
+    """Yield what Redis has said already, without waiting.
+
+    coredis' own iterator takes one a turn of the scheduler: what gathers would not be sent on
+    together, and after a stall the turns would be too few.
+    """
+    pushes = connection._push_message_buffer_out
+    while pushes.statistics().current_buffer_used:
+        yield cast("list[Any]", pushes.receive_nowait())
 
 
 def first_error(group: BaseExceptionGroup[RedisError]) -> RedisError:

@@ -21,7 +21,7 @@ from coredis.exceptions import ConnectionError as Disconnected
 from coredis.exceptions import NoScriptError, RedisError, ResponseError
 
 from triows.bus.address import Address
-from triows.bus.connecting import Command, connect, first_error, reason_of
+from triows.bus.connecting import Command, connect, first_error, reason_of, waiting_pushes
 from triows.bus.scripts import SCRIPTS, Script
 from triows.errors import ErrorCode, RequestError
 
@@ -273,15 +273,20 @@ class Link:
     async def _listen(self, connection: TCPConnection, scope: trio.CancelScope) -> None:
         try:
             async for push in connection.push_messages:
-                if push[0] == b"message":
-                    self._push(cast("bytes", push[1]), cast("bytes", push[2]))
-                elif push[0] == b"pmessage":
-                    self._push(cast("bytes", push[2]), cast("bytes", push[3]))
+                self._hand_on(push)
+                for one in waiting_pushes(connection):
+                    self._hand_on(one)
         except RedisError:
             pass  # lost: those who wait for a reply are told why
         finally:
             self._connection = None
             scope.cancel(reason="the connection to Redis is lost")
+
+    def _hand_on(self, push: Any) -> None:
+        if push[0] == b"message":
+            self._push(cast("bytes", push[1]), cast("bytes", push[2]))
+        elif push[0] == b"pmessage":
+            self._push(cast("bytes", push[2]), cast("bytes", push[3]))
 
     async def _ping(self, connection: TCPConnection) -> None:
         while True:
