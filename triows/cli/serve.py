@@ -84,7 +84,7 @@ async def serve_until_stopped(
     stop = trio.Event()
     with trio.CancelScope() as abort:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_watch_signals, stop, abort)
+            await nursery.start(_watch_signals, stop, abort)
             async with triows.open_server(settings=settings, auth=auth) as server:
                 _spare_the_collector()
                 opened(server.url)
@@ -105,8 +105,11 @@ def _spare_the_collector() -> None:
     gc.set_threshold(COLLECT_EVERY, 10, 10)
 
 
-async def _watch_signals(stop: trio.Event, abort: trio.CancelScope) -> None:
+async def _watch_signals(
+    stop: trio.Event, abort: trio.CancelScope, task_status: trio.TaskStatus[None]
+) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
         async for _ in signals:
             if stop.is_set():
                 abort.cancel(reason="a second signal")
