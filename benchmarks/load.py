@@ -254,7 +254,7 @@ def read_message(client: socket.socket, pings: Mapping[bytes, bytes] = {}) -> by
         received = receive(client)
         data += received
         frames, data = _frames(data)
-        messages = [payload for _, payload in frames if payload not in pings]
+        messages = [payload for kind, payload in frames if kind != PING and payload not in pings]
         if len(messages) > 1 or (messages and data):
             raise LoadError(f"more than one message came: {messages!r} {data!r}")
         if messages:
