@@ -18,6 +18,8 @@ from tests.support_workers import ALONE, children, is_alive, logged, program, wa
 from triows.cli import workers
 from triows.cli.worker import Job
 
+pytestmark = pytest.mark.slow
+
 TWO = ("serve", "--dev", "--workers", "2", "--server.port", "0")
 
 

@@ -300,7 +300,8 @@ async def test_drain_acknowledges_what_was_published(
             monkeypatch.setattr(Database, "commit", held)
             for number in range(5):
                 await peer.say("log", channel=A, id=str(number), data=number)
-            await until(lambda: len(server._bus._queue) == 4)  # type: ignore[attr-defined]
+            (member,) = server._registry.members()
+            await until(lambda: member.unanswered == 5)  # type: ignore[attr-defined]
             server.drain()
             for _ in range(20):
                 await trio.lowlevel.checkpoint()

@@ -20,6 +20,8 @@ from triows.errors import ConfigError, ErrorCode, RequestError
 from triows.logs import Log
 from triows.messages import Receipt
 
+pytestmark = pytest.mark.slow
+
 DEADLINE = 5.5  # seconds within which a publisher has its answer, whatever Redis does
 
 

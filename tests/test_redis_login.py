@@ -11,6 +11,8 @@ from tests.support_redis import Redis, free_port, running
 from tests.support_redis import redis as redis
 from triows.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 
 async def test_password(redis: Redis) -> None:
     """User and password come from the address; without, the server does not start."""
