@@ -7,7 +7,7 @@ import logging
 import secrets
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 import structlog
@@ -82,9 +82,12 @@ async def serve_until_stopped(
     """
     auth = None if secret is None else triows.JWTAuth(secret)
     stop = trio.Event()
-    with trio.CancelScope() as abort:
+    with (
+        trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
+        trio.CancelScope() as abort,
+    ):
         async with trio.open_nursery() as nursery:
-            await nursery.start(_watch_signals, stop, abort)
+            nursery.start_soon(_watch, signals, stop, abort)
             async with triows.open_server(settings=settings, auth=auth) as server:
                 _spare_the_collector()
                 opened(server.url)
@@ -105,15 +108,11 @@ def _spare_the_collector() -> None:
     gc.set_threshold(COLLECT_EVERY, 10, 10)
 
 
-async def _watch_signals(
-    stop: trio.Event, abort: trio.CancelScope, task_status: trio.TaskStatus[None]
-) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        task_status.started()
-        async for _ in signals:
-            if stop.is_set():
-                abort.cancel(reason="a second signal")
-            stop.set()
+async def _watch(signals: AsyncIterator[int], stop: trio.Event, abort: trio.CancelScope) -> None:
+    async for _ in signals:
+        if stop.is_set():
+            abort.cancel(reason="a second signal")
+        stop.set()
 
 
 async def _first_of(*waits: Callable[[], Awaitable[None]]) -> None:
