@@ -165,7 +165,7 @@ def test_percentiles_are_near_enough() -> None:
 def test_costs_are_found_again_in_figures_they_make() -> None:
     """A line through the first and the last window; the model finds the one between."""
     found = {f"fanout-{window}": check.one_server(COSTS, window) for window in WINDOWS}
-    known = {"publish-32": 1e5, "storm": 640.0, "idle-memory": 40.0, "idle-10000": 1e4}
+    known = {"publish-32": 1e5, "storm": 640.0, "idle-memory kib": 40.0, "idle-10000 up": 1e4}
     costs = Measured("0", {**found, **known}).costs()
 
     assert costs.send == pytest.approx(COSTS.send, rel=0.02)
@@ -191,7 +191,7 @@ def test_latencies_are_compared_where_they_were_measured() -> None:
     latencies = check.paced(COSTS, 20)
     flush = VIEWERS_MEASURED * (COSTS.send + COSTS.message)
     found = {f"fanout-{window}": check.one_server(COSTS, window) for window in WINDOWS}
-    known = {"publish-32": 1e5, "storm": 640.0, "idle-memory": 40.0, "idle-10000": 1e4}
+    known = {"publish-32": 1e5, "storm": 640.0, "idle-memory kib": 40.0, "idle-10000 up": 1e4}
     common = {"latency-common rate": 20.0, "latency-common p50": flush * 500}
     without, beside = (
         check.rows(Measured("0", {**found, **known, **more})) for more in ({}, common)

@@ -106,7 +106,10 @@ def _times(measured: Measured, costs: Costs) -> list[list[str]]:
 def _nodes(costs: Costs) -> list[list[str]]:
     """Return the lines of what `benchmarks.nodes` measures."""
     lines = []
-    for name, hears in (("as built", costs.hears), ("taking all it was told", TWO_NODES_WINDOW)):
+    for name, hears in (
+        ("hearing one a turn", costs.hears),
+        ("hearing all at once", TWO_NODES_WINDOW),
+    ):
         rate, each = two_nodes(attrs.evolve(costs, hears=hears))
         work = f"two nodes over Redis on one core, {TWO_NODES_WINDOW} under way, {name}"
         lines.append([f"{work}: deliveries/s", "–", f"{rate:,.0f}", "–", "no"])

@@ -16,7 +16,7 @@ VIEWERS_MEASURED = 1000  # of the fan-out that was measured
 WINDOWS = (1, 16, 64)  # messages under way in it
 NEEDED = (
     *(f"fanout-{window}" for window in WINDOWS),
-    *("publish-32", "storm", "idle-memory", "idle-10000"),
+    *("publish-32", "storm", "idle-memory kib", "idle-10000 up"),
 )
 """Workloads without which nothing can be said."""
 
@@ -143,6 +143,6 @@ class Measured:
             message=message,
             append=append,
             opening=1 / figures["storm"],
-            idle=figures["idle-memory"],
-            held=figures["idle-10000"],
+            idle=figures["idle-memory kib"],
+            held=figures["idle-10000 up"],
         )
