@@ -80,6 +80,10 @@ class Witness:
         """How many messages all viewers got."""
         return sum(len(messages) for _, messages in self.heard)
 
+    def has_acknowledged(self, count: int) -> bool:
+        """Whether so many messages were acknowledged."""
+        return len(self.acknowledged) >= count
+
     async def connect(self) -> trio.abc.Stream:
         """Open a connection for a client, to one server after the other."""
         while not self.ports:

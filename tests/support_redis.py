@@ -6,7 +6,7 @@ import json
 import signal
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,12 @@ from typing import Any
 import pytest
 import trio
 
-from triows.auth import Revocation
+from tests.support_store import Engine
+from tests.support_store import Outcome as Outcome
+from tests.support_store import until as until
 from triows.bus.address import Address
 from triows.bus.redis import RedisBus
 from triows.config import LogLimits
-from triows.errors import RequestError
-from triows.logs import Log
-from triows.messages import Message, Receipt
-
-Outcome = Receipt | RequestError
 
 
 def free_port() -> int:
@@ -106,54 +103,18 @@ def durable_redis(tmp_path: Path) -> Iterator[Redis]:
     server.kill()
 
 
-async def until(condition: Callable[[], object], *, seconds: float = 10) -> None:
-    """Return as soon as `condition` holds; raises TooSlowError if it does not in that time."""
-    with trio.fail_after(seconds):
-        while not condition():  # noqa: ASYNC110 a process makes it so
-            await trio.sleep(0.001)
-
-
-class Node:
-    """An engine that runs, and what it told.
+class Node(Engine[RedisBus]):
+    """An engine on Redis that runs.
 
     Attributes:
-        bus: the engine.
-        told: channel and head of each log that has grown.
         renewed: channels that began anew.
-        revoked: whose tokens it was told to believe no more.
-        answers: id or data of each message that was answered, in order, and the answer.
     """
 
     def __init__(self, url: str, limits: LogLimits) -> None:
-        self.told: list[tuple[str, int]] = []
+        super().__init__()
         self.renewed: list[str] = []
-        self.revoked: list[Revocation] = []
-        self.answers: list[tuple[str, Outcome]] = []
         self.bus = RedisBus(Address.parse(url), limits, self._tell, self.revoked.append)
         self.bus.renewed = lambda log: self.renewed.append(log.channel)
-
-    def _tell(self, log: Log) -> None:
-        self.told.append((log.channel, log.head))
-
-    def submit(
-        self,
-        channel: str,
-        data: object = 1,
-        *,
-        id: str | None = None,
-        user: str = "ann",
-        type: str = "log",
-    ) -> list[Outcome]:
-        """Submit a message; its outcome will be in the list."""
-        outcome: list[Outcome] = []
-
-        def done(message: Message, result: Outcome) -> None:
-            outcome.append(result)
-            self.answers.append((message.id or message.raw.decode(), result))
-
-        message = Message(type, json.dumps(data).encode(), id=id)
-        self.bus.submit(channel, message, user, trio.current_time(), done)
-        return outcome
 
     async def publish(self, channel: str, data: object = 1, **options: Any) -> Outcome:
         """Publish a message and return the answer."""

@@ -6,13 +6,13 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pytest
 import trio
 
 from triows.auth import Revocation
-from triows.bus import store
+from triows.bus import Bus, store
 from triows.bus.sqlite import SQLiteBus
 from triows.bus.store import WallClock
 from triows.config import LogLimits
@@ -46,7 +46,10 @@ async def until(condition: Callable[[], object], *, seconds: float = 10) -> None
             await trio.sleep(0.001)
 
 
-class Bench:
+_Bus = TypeVar("_Bus", bound=Bus)
+
+
+class Engine(Generic[_Bus]):
     """An engine that runs, and what it told.
 
     Attributes:
@@ -56,11 +59,12 @@ class Bench:
         answers: id or data of each message that was answered, in order, and the answer.
     """
 
-    def __init__(self, path: Path, clock: WallClock | None, limits: LogLimits) -> None:
+    bus: _Bus
+
+    def __init__(self) -> None:
         self.told: list[tuple[str, int]] = []
-        self.answers: list[tuple[str, Outcome]] = []
         self.revoked: list[Revocation] = []
-        self.bus = SQLiteBus(path, limits, self._tell, self.revoked.append, clock)
+        self.answers: list[tuple[str, Outcome]] = []
 
     def _tell(self, log: Log) -> None:
         self.told.append((log.channel, log.head))
@@ -84,6 +88,14 @@ class Bench:
         message = Message(type, json.dumps(data).encode(), id=id)
         self.bus.submit(channel, message, user, trio.current_time(), done)
         return outcome
+
+
+class Bench(Engine[SQLiteBus]):
+    """An engine on SQLite that runs."""
+
+    def __init__(self, path: Path, clock: WallClock | None, limits: LogLimits) -> None:
+        super().__init__()
+        self.bus = SQLiteBus(path, limits, self._tell, self.revoked.append, clock)
 
     async def publish(self, channel: str, data: object = 1, **options: Any) -> Outcome:
         """Publish a message and return the answer."""

@@ -305,7 +305,7 @@ async def test_drain_acknowledges_what_was_published(
             server.drain()
             for _ in range(20):
                 await trio.lowlevel.checkpoint()
-            nursery.start_soon(_open_later, gate)
+            gate.set()
             told = [await peer.hear() for _ in range(6)]
             assert sorted(m["type"] for m in told) == ["ack"] * 5 + ["reconnect"]
             assert await peer.close_code() == 1012
@@ -313,8 +313,3 @@ async def test_drain_acknowledges_what_was_published(
             log = await server._bus.open(A)
             texts = await server._bus.history(log, 1, 10, 10_000)
             assert [json.loads(t)["data"] for t in texts] == [0, 0, 1, 2, 3, 4]
-
-
-async def _open_later(gate: Any) -> None:
-    await trio.sleep(0.05)
-    gate.set()

@@ -7,6 +7,7 @@ import time
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from tests.support_redis import Redis, proxied, running, until
 from tests.support_redis import durable_redis as durable_redis
@@ -127,7 +128,7 @@ async def test_databases_are_apart(redis: Redis) -> None:
         await one.publish("a:1")
         commands = other.bus.commands
         await other.publish("b:1")
-        await trio.sleep(0.1)
+        await wait_all_tasks_blocked()
         assert other.bus.commands <= commands + 2  # no look at `a:1`
         assert (log.epoch, log.head, other.revoked) == (epoch, 0, [])
 
