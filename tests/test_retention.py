@@ -12,9 +12,10 @@ from trio.testing import MockClock
 
 from tests.support_store import no_threads, running, until
 from triows.bus import database, sqlite
-from triows.bus.database import Database
+from triows.bus.database import Bounds, Database
 from triows.bus.retention import SLACK, SWEEP_INTERVAL
 from triows.bus.store import WallClock
+from triows.bus.tail import Tail
 from triows.config import LogLimits
 from triows.errors import RequestError
 from triows.logs import MESSAGE_OVERHEAD
@@ -169,6 +170,27 @@ async def test_in_small_steps(
         longest = max(len(part) for part in " ".join(done).split("commit")[1:-1])
         assert longest <= len(" trim  trim ")
         assert len(await bench.kept("a:1")) == 10
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+async def test_reader_between_giving_up_and_being_told(
+    path: Path, autojump_clock: MockClock, no_threads: None, forgotten: bool
+) -> None:
+    """Who asks for what the file has just given up gets what is left, not an error."""
+    everything = Bounds(messages=0, bytes=0, since=1 << 60, ids_since=0, ids_from=0)
+    async with running(path, tail_bytes=1, total_bytes=1) as bench:
+        for number in range(5):
+            await bench.publish("a:1", number)
+        await bench.bus._file()
+        log = await bench.bus.open("a:1")
+        assert isinstance(log, Tail)
+        if forgotten:
+            await bench.bus._store.write(lambda database: database.drop(log.number))
+        else:
+            await bench.bus._store.write(lambda database: database.trim(log.number, everything))
+        assert (log.earliest, log.held) == (1, 6)
+        assert await bench.bus.history(log, 1, 5, 5000) == []
+        assert log.earliest == 6
 
 
 async def test_failure_is_survived(

@@ -118,6 +118,11 @@ class Reader:
             return []  # the oldest were given up between the two looks
         return [joined[at:end] for at, end in pairwise([0, *ends[:count]])]
 
+    def earliest(self, channel: int) -> int | None:
+        """Return the offset of the oldest message that is stored; None if the channel is not."""
+        found = self._one("SELECT earliest FROM channels WHERE id = ?", channel)
+        return None if found is None else int(found[0])
+
     def channels(self, prefix: str, after: str, limit: int) -> list[ChannelState]:
         """Return how the channels stand that are stored, by name, without what is not filed yet."""
         found = self._one(

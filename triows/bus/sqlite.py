@@ -189,7 +189,13 @@ class SQLiteBus(Bus):
         number, stop = log.number, min(last, log.filed)
         texts = await self._store.read(lambda reader: reader.page(number, first, stop, max_bytes))
         if not texts and log.earliest <= first <= stop:
-            raise _unreadable(log, first)
+            # Given up just now, perhaps, and the log is still to be told.
+            earliest = await self._store.read(lambda reader: reader.earliest(number))
+            if earliest is None:  # all of it, and the channel forgotten
+                earliest = log.head + 1
+            if earliest <= first:
+                raise _unreadable(log, first)
+            log.move_earliest(earliest)
         return texts
 
     def logs(self) -> Iterable[Log]:
