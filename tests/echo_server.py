@@ -12,7 +12,7 @@ from triows.frames import encode_frame
 from triows.http.head import read_head
 from triows.listeners import Listeners
 from triows.transport import Transport
-from triows.wire import PeerError, Wire
+from triows.wire import PeerError, Wire, opening
 
 # The suite sends messages of 16 MiB, and 4 MiB in fragments of 64 bytes.
 LIMITS = Limits(max_message_bytes=32 * 1024 * 1024, max_fragments=100_000)
@@ -24,7 +24,8 @@ async def echo(transport: Transport) -> None:
     try:
         async with trio.open_nursery() as nursery:
             head = await read_head(transport)
-            await wire.accept(nursery, head.header("sec-websocket-key"), head.rest, None)
+            await transport.send_all(opening(head.header("sec-websocket-key"), None))
+            wire.begin(nursery, head.rest)
             close = Close(CloseCode.NORMAL)
             try:
                 while True:

@@ -289,7 +289,6 @@ async def test_drain_during_the_handshake(nursery: Nursery, autojump_clock: Mock
         nursery.start_soon(peer.send, request_head(token()))
         while not server.connections():  # noqa: ASYNC110 it takes some ticks
             await trio.lowlevel.checkpoint()
-        assert [c.state for c in server.connections()] == ["opening"]
         server.drain()
         await wait_all_tasks_blocked()
         assert (await peer.response())[0] == 101

@@ -48,7 +48,7 @@ async def test_metrics(nursery: Nursery, autojump_clock: MockClock) -> None:
         await refused.send(request_head("gibberish"))
         await refused.response()
         now = await scrape(server, nursery)
-        assert (now["connections[open]"], now["connections[opening]"]) == (2, 0)
+        assert (now["connections[open]"], now["connections[closing]"]) == (2, 0)
         assert (now["connections_opened_total"], now["refused_total[unauthorized]"]) == (2, 1)
         assert (now["messages_received_total"], now["messages_delivered_total"]) == (4, 7)
         assert (now["errors_total[rate_limited]"], now["rate_limited_total"]) == (1, 1)

@@ -1,8 +1,9 @@
 """One connection is one nursery: reader, writer, heartbeat, and the only closer.
 
-    nursery          trio-websocket's task · writer        until the last byte is out
+    nursery          writer (· trio-websocket's task)      until the last byte is out
       └─ live        reader · heartbeat (· handlers)       until somebody asks for the end
 
+The reader is the connection's own task, which opens both: a task less for each connection.
 Everybody else *asks* for a close, with a code; only `run` performs it. Leaving `run` by any way
 takes the connection out of hub and registry and closes its stream.
 """
@@ -30,7 +31,7 @@ from triows.sender import Sender
 from triows.session import Session
 from triows.statistics import ConnectionStatistics
 from triows.transport import Transport
-from triows.wire import PeerError, Wire
+from triows.wire import PeerError, Wire, opening
 
 logger = logging.getLogger("triows.connection")
 
@@ -94,7 +95,7 @@ class Connection:
         self._reserved = 0  # places taken in the queue for the handlers
         self._live: trio.Nursery | None = None
         self._cut = False  # no goodbye: the peer would not get it
-        self._state = "opening"
+        self._state = "open"
         self._opened = self._heard_at = now
         self._opened_at = time.time()
         self._received_messages = 0
@@ -115,16 +116,13 @@ class Connection:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.outgoing.run)
-                with trio.move_on_after(self._services.limits.handshake_timeout):
-                    await self._wire.accept(nursery, key, rest, subprotocol)
-                    self._state = "open"
-                    self.outgoing.open(self._session.greeting() if self.identity else None)
+                self.outgoing.offer(opening(key, subprotocol))
+                if self.identity is not None:
+                    self.outgoing.offer(self._session.greeting())
+                self._wire.begin(nursery, rest)
                 del key, rest  # nobody needs them any more
-                if self._state == "open":
-                    await self._be_live()
-                    await self._say_goodbye()
-                elif self.close is None:
-                    self.close = Close(CloseCode.ABNORMAL, "the peer took no answer")
+                await self._be_live()
+                await self._say_goodbye()
                 nursery.cancel_scope.cancel(reason="the connection has ended")
         except* Exception as group:
             self._failed(group)
@@ -137,10 +135,8 @@ class Connection:
         try:
             async with trio.open_nursery() as live:
                 self._live = live
-                live.start_soon(self._read)
                 live.start_soon(self._heartbeat.run)
-                if self.close is not None:  # asked for during the handshake
-                    live.cancel_scope.cancel(reason=self.close.reason)
+                await self._read()
         except* Exception as group:
             self._failed(group)
 

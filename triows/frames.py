@@ -1,6 +1,6 @@
 """Data frames of RFC 6455, sans-I/O: bytes in, messages out, every accumulation bounded.
 
-Control frames are passed through as they came: the control plane answers those. Errors of
+Control frames are passed through as they came: the wire sees to those. Errors of
 framing are ours: trio-websocket drops the connection for them without a close frame, so that
 the peer could not know that it is to blame.
 """
@@ -16,6 +16,8 @@ from triows.errors import Close, CloseCode
 TEXT: Final = 0x1
 BINARY: Final = 0x2
 CONTROL: Final = 0x8
+PING: Final = 0x9
+PONG: Final = 0xA
 
 _FIN: Final = 0x80
 _MASKED: Final = 0x80
@@ -34,6 +36,11 @@ Frame: TypeAlias = tuple[int, bytes]
 def is_close(control: bytes) -> bool:
     """Whether a control frame is a close frame."""
     return control[0] == _CLOSE_FRAME
+
+
+def read_control(control: bytes) -> tuple[int, bytes]:
+    """Return opcode and payload of a control frame as it came."""
+    return control[0] & 0x0F, mask(control[6:], control[2:6])
 
 
 def encode_frame(payload: bytes, opcode: int = TEXT) -> bytes:

@@ -40,7 +40,7 @@ class Heartbeat:
     Args:
         limits: the intervals.
         vitals: the connection.
-        ping: sends a ping and waits for its pong; false if the connection ends before.
+        ping: sends a ping and waits for its pong.
 
     Attributes:
         round_trip: seconds from the last ping to its pong, or None.
@@ -58,7 +58,7 @@ class Heartbeat:
         "round_trip",
     )
 
-    def __init__(self, limits: Limits, vitals: Vitals, ping: Callable[[], Awaitable[bool]]) -> None:
+    def __init__(self, limits: Limits, vitals: Vitals, ping: Callable[[], Awaitable[None]]) -> None:
         self.round_trip: float | None = None
         self._limits = limits
         self._vitals = vitals
@@ -115,9 +115,9 @@ class Heartbeat:
         deadline = min(started + limits.pong_timeout, self._deadline)
         try:
             with trio.move_on_at(deadline) as self._beating:
-                if await self._ping():
-                    self.round_trip = trio.current_time() - started
-                    self._unanswered = 0
+                await self._ping()
+                self.round_trip = trio.current_time() - started
+                self._unanswered = 0
                 return limits.ping_interval
         finally:
             self._beating = None

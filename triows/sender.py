@@ -57,7 +57,6 @@ class Sender:
 
     __slots__ = (
         "_closed",
-        "_early",
         "_hub",
         "_owner",
         "_parting",
@@ -87,7 +86,6 @@ class Sender:
         self._owner = owner
         self._timeout = write_timeout
         self._replies: list[bytes] = []
-        self._early: list[bytes] | None = []  # frames said before the opening was answered
         self._unsent: memoryview | None = None  # what the socket did not take yet
         self._wake, self._woken = trio.open_memory_channel[None](1)  # to the writer
         self._progress: trio.Event | None = None  # set when replies are taken, or all is sent
@@ -97,13 +95,6 @@ class Sender:
 
     # For the connection
 
-    def open(self, greeting: bytes | None) -> None:
-        """Begin to send frames, `greeting` first: the opening handshake has been answered."""
-        early, self._early = self._early or [], None
-        for frame in [greeting, *early] if greeting is not None else early:
-            self.offer(frame)
-        self._hub.ready(self)
-
     def offer(self, frame: bytes) -> None:
         """Send a frame with the next flush, ahead of what the logs have; never waits.
 
@@ -111,17 +102,14 @@ class Sender:
         """
         if self._closed:
             return
-        if self._early is not None:
-            self._early.append(frame)
-            return
         self._replies.append(frame)
         self.reply_size += len(frame)
         if not self.queued:
             self._hub.ready(self)
 
     async def output(self, data: bytes) -> None:
-        """Send bytes of the control plane at once; returns when they are on their way."""
-        self._closed = self._closed or (self._early is None and is_close(data))
+        """Send a control frame at once; returns when it is on its way."""
+        self._closed = self._closed or is_close(data)
         self._replies.append(data)
         self.reply_size += len(data)
         self.flush(self.active_at)  # control frames do not make a connection active
@@ -155,7 +143,6 @@ class Sender:
     def _part_if_current(self) -> None:
         if (
             self._parting is not None
-            and self._early is None
             and self._unsent is None
             and not self._replies
             and not self._owner.unanswered

@@ -13,7 +13,7 @@ class ConnectionStatistics:
         id: unique, and ordered by time of opening.
         user: the token's `sub`, or None before `auth`.
         peer: network address.
-        state: `opening`, `open` or `closing`.
+        state: `open` or `closing`.
         opened_at: seconds since 1970.
         age: seconds it has been open.
         idle: seconds since the last message either way.

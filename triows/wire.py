@@ -1,40 +1,53 @@
-"""One WebSocket: trio-websocket as the control plane, data frames our own.
+"""One WebSocket: data frames, ping and pong our own, the closing handshake trio-websocket's.
 
-trio-websocket does the opening handshake, ping and pong, and the closing handshake, over a
-small stream in memory. Data frames never reach it: a fan-out server has to frame
-a message once and give the same bytes to a thousand sockets. Three rules keep the two apart:
+A fan-out server has to frame a message once and give the same bytes to a thousand sockets, and
+an idle connection has to cost next to nothing: so trio-websocket is called in when a connection
+ends, over a small stream in memory. Three rules keep the two apart:
 
-1. After control bytes were handed over, reading goes on only when trio-websocket has answered
-   them and asks for more: a pong precedes whatever followed the ping.
+1. After a close frame was handed over, all is over when trio-websocket has answered it.
 2. Errors of framing are ours: it never saw the data frames, and says nothing to those who err.
 3. Nothing is read as data after a close frame was handed over.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import itertools
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Final
+from typing import Final, final
 
 import trio
 import trio_websocket
-from wsproto import ConnectionType
+from wsproto import ConnectionType, WSConnection
+from wsproto.connection import Connection
 from wsproto.handshake import H11Handshake
 
 from triows.config import Limits
 from triows.errors import Close, CloseCode, ConnectionClosed, TriowsError
-from triows.frames import CONTROL, TEXT, Frame, FrameReader, is_close, mask
+from triows.frames import (
+    CONTROL,
+    PING,
+    PONG,
+    TEXT,
+    Frame,
+    FrameReader,
+    encode_frame,
+    is_close,
+    read_control,
+)
 from triows.transport import Transport
 
 SUBPROTOCOL: Final = "triows.v1"
 MAX_REASON: Final = 123  # bytes of a close reason (RFC 6455 section 5.5)
 
+_KEY_SUFFIX: Final = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 _SPENT: Final = H11Handshake(ConnectionType.SERVER)
-"""Stands in for every handshake that is over: wsproto goes on asking it for events."""
+"""Stands in for every opening handshake: wsproto asks it for events, and it has none."""
 
 Output = Callable[[bytes], Awaitable[None]]
-"""Sends bytes of the control plane, whole, between two frames; returns when they are sent."""
+"""Sends a control frame, whole, between two others; returns when it is on its way."""
 
 
 class PeerError(TriowsError):
@@ -45,40 +58,48 @@ class PeerError(TriowsError):
         self.close = close
 
 
-class _ControlStream(trio.abc.Stream):
-    """What trio-websocket takes for its socket.
+class _Opened(WSConnection):
+    """A WebSocket as wsproto has it when its opening handshake is over."""
 
-    Two events and what waits between them: a memory channel would cost each idle connection
-    2 KiB more.
+    def __init__(self) -> None:  # without the parent's, which makes a parser for a head
+        self.client = False
+        self.handshake = _SPENT
+        self.connection = Connection(ConnectionType.SERVER)
+
+
+@final
+class _Closing(trio.abc.Stream):
+    """The closing handshake, and what trio-websocket takes for its socket.
+
+    Args:
+        output: sends what it has to say.
+
+    Attributes:
+        websocket: its end of the WebSocket.
     """
 
     def __init__(self, output: Output) -> None:
+        self.websocket = trio_websocket.WebSocketConnection(self, _Opened())
         self._output = output
         self._given = b""  # handed over, not taken yet
         self._arrived = trio.Event()
-        self._wants_more = trio.Event()
-        self._ended = False
+        self._answered = trio.Event()
 
-    async def feed(self, data: bytes) -> None:
-        """Hand over bytes; returns when they were answered and more are asked for."""
-        if self._ended:
-            return
-        self._wants_more = trio.Event()
-        self._given += data
-        self._arrived.set()
-        await self._wants_more.wait()
+    async def run(self) -> None:
+        """Run trio-websocket's own task, until cancelled or the WebSocket is closed."""
+        await self.websocket._reader_task()
 
-    def end(self) -> None:
-        """Say that nothing more will come."""
-        self._ended = True
+    async def feed(self, frame: bytes) -> None:
+        """Hand over the peer's close frame; returns when it was answered, if it had to be."""
+        self._given = frame
         self._arrived.set()
+        await self._answered.wait()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        self._wants_more.set()
         await self._arrived.wait()
         data, self._given = self._given, b""
-        if not self._ended:
-            self._arrived = trio.Event()
+        if not data:  # that was all
+            self._answered.set()
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -88,46 +109,50 @@ class _ControlStream(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
 
     async def aclose(self) -> None:
-        self.end()
-        self._wants_more.set()
+        self._answered.set()
         await trio.lowlevel.checkpoint()
 
 
 class Wire:
-    """The frames of one connection.
+    """The frames of one connection, after its opening handshake.
 
     Args:
         transport: the bytes beneath.
         limits: of one message.
-        output: sends what the control plane has to say.
+        output: sends control frames.
     """
 
-    __slots__ = ("_control", "_inbox", "_next", "_reader", "_transport", "_websocket")
+    __slots__ = (
+        "_closing",
+        "_inbox",
+        "_next",
+        "_nursery",
+        "_output",
+        "_pinged",
+        "_pong",
+        "_reader",
+        "_transport",
+    )
 
     def __init__(self, transport: Transport, limits: Limits, output: Output) -> None:
         self._transport = transport
-        self._control = _ControlStream(output)
+        self._output = output
         self._reader = FrameReader(limits.max_message_bytes, limits.max_fragments or sys.maxsize)
         self._inbox: Iterator[Frame] = iter(())  # what was read and not taken yet
         self._next: Frame | None = None  # comes before the inbox, and is no message to hand out
-        self._websocket: trio_websocket.WebSocketConnection | None = None
+        self._nursery: trio.Nursery | None = None
+        self._closing: _Closing | None = None
+        self._pinged = 0  # number of the last ping, which is what it carries
+        self._pong: trio.Event | None = None  # set when its pong is here
 
-    async def accept(
-        self, nursery: trio.Nursery, key: str, rest: bytes, subprotocol: str | None
-    ) -> None:
-        """Answer the opening handshake (RFC 6455 section 4.2).
+    def begin(self, nursery: trio.Nursery, rest: bytes) -> None:
+        """Begin with frames: the opening handshake was answered.
 
         Args:
-            nursery: runs trio-websocket's task; its errors come out there.
-            key: the client's `Sec-WebSocket-Key`, checked before.
+            nursery: runs trio-websocket's task when there is one; its errors come out there.
             rest: what came after the head already.
-            subprotocol: one of those the client offered, or None.
         """
-        nursery.start_soon(self._control.feed, _opening(key, subprotocol))
-        request = await trio_websocket.wrap_server_stream(nursery, self._control)
-        self._websocket = await request.accept(subprotocol=subprotocol)
-        # 3 KiB that say nothing any more: both heads, and what has parsed them.
-        self._websocket._wsproto.handshake = _SPENT
+        self._nursery = nursery
         self._inbox = iter(self._reader.feed(rest))
 
     async def receive(self) -> list[Frame]:
@@ -148,7 +173,6 @@ class Wire:
                 raise PeerError(self._reader.close)
             data = await self._transport.receive()
             if not data:
-                self._control.end()
                 raise ConnectionClosed(CloseCode.ABNORMAL, "the peer is gone")
             self._inbox = iter(self._reader.feed(data))
 
@@ -170,48 +194,59 @@ class Wire:
         return messages
 
     async def _see_to(self, frame: Frame) -> None:
-        """Have a control frame answered; complain of a text that is none."""
+        """Answer a control frame; complain of a text that is none."""
         kind, payload = frame
         if kind != CONTROL:
             raise PeerError(Close(CloseCode.INVALID_TEXT, "a text message is not UTF-8"))
-        closing = is_close(payload)
-        if closing:
+        if is_close(payload):
             # Checked before: for a malformed one trio-websocket hangs up without a word.
             _check_close(payload)
-        await self._control.feed(payload)
-        if closing:
-            assert self._websocket is not None
-            closed = self._websocket.closed
+            await self._call_in().feed(payload)
+            closed = self._call_in().websocket.closed
             assert closed is not None
             raise ConnectionClosed(int(closed.code), closed.reason or "")
+        opcode, said = read_control(payload)
+        if opcode == PING:
+            await self._output(encode_frame(said, PONG))
+        elif self._pong is not None and said == _number(self._pinged):
+            self._pong.set()
 
-    async def ping(self) -> bool:
-        """Send a ping and wait for its pong; False if the connection ends before.
+    def _call_in(self) -> _Closing:
+        """Return what does the closing handshake; the first to ask begins it."""
+        if self._closing is None:
+            assert self._nursery is not None
+            self._closing = _Closing(self._output)
+            self._nursery.start_soon(self._closing.run)
+        return self._closing
+
+    async def ping(self) -> None:
+        """Send a ping and wait for its pong (RFC 6455 section 5.5.2); one at a time.
 
         Waits as long as it takes: the caller has the deadline.
         """
-        assert self._websocket is not None
+        self._pinged += 1
+        self._pong = trio.Event()
         try:
-            await self._websocket.ping()
-        except trio_websocket.ConnectionClosed:
-            return False
-        return True
+            await self._output(encode_frame(_number(self._pinged), PING))
+            await self._pong.wait()
+        finally:
+            self._pong = None
 
     async def close(self, close: Close) -> None:
         """Send a close frame and wait for the peer's, or for its end.
 
         Waits as long as it takes: the caller has the deadline.
         """
-        assert self._websocket is not None
+        closing = self._call_in()
         reason = close.reason.encode()[:MAX_REASON].decode(errors="ignore")
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._websocket.aclose, int(close.code), reason or None)
-            if self._websocket.closed is None:
-                await self._await_close_frame()
+            nursery.start_soon(closing.websocket.aclose, int(close.code), reason or None)
+            if closing.websocket.closed is None:
+                await self._await_close_frame(closing)
                 nursery.cancel_scope.cancel(reason="the peer has said goodbye, or is gone")
 
-    async def _await_close_frame(self) -> None:
-        """Read on, for the close frame only: trio-websocket cannot answer a ping any more.
+    async def _await_close_frame(self, closing: _Closing) -> None:
+        """Read on, for the close frame only: a goodbye is the last that is said.
 
         What a peer still sends that cannot be framed is thrown away unread: a socket closed
         with unread bytes would reset, and the peer might lose our close frame.
@@ -221,26 +256,35 @@ class Wire:
         while True:
             for kind, payload in self._inbox:
                 if kind == CONTROL and is_close(payload):
-                    await self._control.feed(payload)
+                    await closing.feed(payload)
                     return
             data = await self._transport.receive()
             if not data:
-                self._control.end()
                 return
             self._inbox = iter(self._reader.feed(data))
 
 
-def _opening(key: str, subprotocol: str | None) -> bytes:
-    """Return the head that trio-websocket reads: what was checked of the peer's, no more.
+def opening(key: str, subprotocol: str | None) -> bytes:
+    """Return the answer to an opening handshake (RFC 6455 section 4.2.2).
 
-    The peer's own has been read already; a token, a cookie or a header that only one of two
-    readers understands does not get any further.
+    Ours, as its head was read and checked here: trio-websocket would read it again, and so
+    double the cost of opening.
+
+    Args:
+        key: the client's `Sec-WebSocket-Key`, checked before.
+        subprotocol: one of those the client offered, or None.
     """
+    digest = hashlib.sha1((key + _KEY_SUFFIX).encode(), usedforsecurity=False).digest()
     protocol = f"Sec-WebSocket-Protocol: {subprotocol}\r\n" if subprotocol else ""
     return (
-        "GET /ws HTTP/1.1\r\nHost: triows\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n{protocol}\r\n"
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Accept: {base64.b64encode(digest).decode()}\r\n{protocol}\r\n"
     ).encode()
+
+
+def _number(ping: int) -> bytes:
+    """Return what a ping carries, so that its pong is known from a late one."""
+    return ping.to_bytes(4, "big")
 
 
 def _is_utf8(payload: bytes) -> bool:
@@ -253,7 +297,7 @@ def _is_utf8(payload: bytes) -> bool:
 
 def _check_close(frame: bytes) -> None:
     """Check the code and the reason in a close frame as it came (RFC 6455 section 7.4)."""
-    payload = mask(frame[6:], frame[2:6])
+    _, payload = read_control(frame)
     if not payload:
         return
     code = int.from_bytes(payload[:2], "big")

@@ -58,7 +58,7 @@ class _Snapshot(Collector):
 
     def _of_connections(self, now: ServerStatistics) -> Iterable[Metric]:
         registry = self._administration.registry
-        states = Counter({"opening": 0, "open": 0, "closing": 0})
+        states = Counter({"open": 0, "closing": 0})
         states.update(connection.state for connection in self._connections)
         yield _labelled(GaugeMetricFamily, "connections", "Connections by state.", "state", states)
         yield _counter("connections_opened", "Connections admitted.", now.opened)
