@@ -284,7 +284,7 @@ class Hub:
         topic.dirty = False
         log, piece, at = topic.log, None, -1
         turn = _Turn()
-        for subscription in list(topic.subscriptions):
+        for number, subscription in enumerate(list(topic.subscriptions), 1):
             cursor = subscription.cursor
             if piece is None or cursor != at:
                 if not log.held - 1 <= cursor < log.head or not subscription.active:
@@ -295,7 +295,7 @@ class Hub:
                 subscription, piece, turn.now
             ):
                 self._delay(subscription)
-            if turn.is_over():
+            if not number % _CHECK_EVERY and turn.is_over():
                 await turn.pause()
 
     def _delay(self, subscription: Subscription) -> None:
@@ -320,19 +320,18 @@ class Hub:
 
     async def _flush(self, batch: list[Subscriber]) -> None:
         turn = _Turn()
-        for subscriber in batch:
+        for number, subscriber in enumerate(batch, 1):
             subscriber.flush(turn.now)
-            if turn.is_over():
+            if not number % _CHECK_EVERY and turn.is_over():
                 await turn.pause()
 
 
 class _Turn:
     """How long the flusher may go on before it lets readers and heartbeats run."""
 
-    __slots__ = ("_count", "_stop", "now")
+    __slots__ = ("_stop", "now")
 
     def __init__(self) -> None:
-        self._count = 0
         self._begin()
 
     def _begin(self) -> None:
@@ -340,9 +339,8 @@ class _Turn:
         self._stop = time.perf_counter() + _BUDGET
 
     def is_over(self) -> bool:
-        """Count one subscriber served; look at the clock now and then."""
-        self._count += 1
-        return not self._count % _CHECK_EVERY and time.perf_counter() > self._stop
+        """Whether it is time to let them."""
+        return time.perf_counter() > self._stop
 
     async def pause(self) -> None:
         """Let the others run."""

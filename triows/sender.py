@@ -57,6 +57,7 @@ class Sender:
 
     __slots__ = (
         "_closed",
+        "_ending",
         "_hub",
         "_owner",
         "_parting",
@@ -92,6 +93,7 @@ class Sender:
         self._parting: Close | None = None  # asked for once the peer has all that is its
         self._closed = False  # a close frame was said: nothing may follow it
         self._stopped = False
+        self._ending = False  # one of these three
 
     # For the connection
 
@@ -109,7 +111,8 @@ class Sender:
 
     async def output(self, data: bytes) -> None:
         """Send a control frame at once; returns when it is on its way."""
-        self._closed = self._closed or is_close(data)
+        if is_close(data):
+            self._closed = self._ending = True
         self._replies.append(data)
         self.reply_size += len(data)
         self.flush(self.active_at)  # control frames do not make a connection active
@@ -129,11 +132,12 @@ class Sender:
     def part(self, close: Close) -> None:
         """Have the connection closed as soon as everything published so far has been sent."""
         self._parting = close
+        self._ending = True
         self._part_if_current()
 
     def stop(self) -> None:
         """Send nothing more, not even what is waiting."""
-        self._stopped = True
+        self._stopped = self._ending = True
 
     @property
     def is_blocked(self) -> bool:
@@ -175,9 +179,8 @@ class Sender:
 
     def deliver(self, subscription: Subscription, piece: Slice, now: float) -> bool:
         """Send the next piece of one subscription, if there is nothing else to do."""
-        if self._unsent is not None or self._replies or self.stale or self._parting:
-            return False
-        if self._closed:
+        # `queued` says that there are answers, or other subscriptions to see to.
+        if self.queued or self._unsent is not None or self._ending:
             return False
         self.sent_messages += piece.last - subscription.cursor
         subscription.cursor = piece.last
