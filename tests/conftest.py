@@ -16,5 +16,5 @@ for _number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
 def pytest_addoption(parser: pytest.Parser) -> None:
     """How many simulations the slow part runs."""
     parser.addoption(
-        "--simulations", type=int, default=300, help="simulations run by the slow part"
+        "--simulations", type=int, default=10_000, help="simulations run by the slow part"
     )

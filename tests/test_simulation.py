@@ -5,38 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import Any, Final
+from typing import Any
 
 import attrs
 import pytest
 
+from tests.support_simulation import QUICK, check
 from triows.logs import Log
-from triows.testing import Outcome, draw, shrink, simulate
+from triows.testing import draw, shrink, simulate
 from triows.testing.schedule import Advance, Fault, Publish, Schedule, Subscribe
-
-QUICK: Final = 200
-"""Seeds that every run simulates."""
-
-
-def check(seed: int) -> Outcome:
-    """Simulate a seed; raises AssertionError that shows the shortest way to what is wrong."""
-    outcome = simulate(draw(seed))
-    if outcome.wrong:
-        pytest.fail(f"\n{shrink(outcome)}", pytrace=False)
-    return outcome
 
 
 @pytest.mark.parametrize("first", range(0, QUICK, 20))
 def test_simulations(first: int) -> None:
     """Whatever fails, nobody misses a message, sees one twice, or is told what is not true."""
     for seed in range(first, first + 20):
-        check(seed)
-
-
-@pytest.mark.slow
-def test_many_simulations(request: pytest.FixtureRequest) -> None:
-    """The same, for as many seeds as `--simulations` says."""
-    for seed in range(QUICK, QUICK + request.config.getoption("--simulations")):
         check(seed)
 
 

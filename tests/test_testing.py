@@ -47,6 +47,19 @@ async def test_rate_and_delay(triows_clock: MockClock) -> None:
     assert trio.current_time() - began == pytest.approx(2 + 25 / 10, abs=0.6)
 
 
+async def test_healed_line_is_free(triows_clock: MockClock) -> None:
+    """What went slowly holds up nothing once the line is fast."""
+    link = Link("x")
+    link.slow(10)
+    link.up.put(b"x" * 1000)
+    assert await link.up.get(1000) == b"x" * 1000
+    link.heal()
+    link.up.put(b"y")
+
+    with trio.fail_after(1):
+        assert await link.up.get(1000) == b"y"
+
+
 async def test_crumbs(triows_clock: MockClock) -> None:
     """One byte at a time."""
     link = Link("x")

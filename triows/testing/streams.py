@@ -53,6 +53,8 @@ class Pipe:
         """Change attributes, and have whoever waits look again."""
         for name, value in attributes.items():
             setattr(self, name, value)
+        if "rate" in attributes:
+            self._free_at = -math.inf  # what held the line at the old rate holds it no longer
         self._receivers.unpark_all()
         self._senders.unpark_all()
 

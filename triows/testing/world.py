@@ -168,6 +168,7 @@ class World:
                 began = trio.current_time()
         finally:
             port.close()
+            self.server = None
         self._check_drained(trio.current_time() - began)
 
     @property
@@ -197,6 +198,8 @@ class World:
             self._tasks.start_soon(self._revoke, self.server, who)
 
     async def _revoke(self, server: Server, who: str) -> None:
+        if self.disk.dead:
+            return  # the server has crashed in this very tick
         for witness in self._witnesses:
             witness.muted = witness.muted or witness.name == who
         try:
