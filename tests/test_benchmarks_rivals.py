@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks import choice, homes, setup
 from benchmarks.candidates import MARKER, SIZE, Candidate, Triows
+from benchmarks.floor import Floor
 from benchmarks.frames import BINARY, PING, client_frame, mask, server_frame
 from benchmarks.load import Asker, Keeper, LoadError, Reader, read_message, send
 from benchmarks.opening import Script, close_all, open_all
@@ -25,7 +26,7 @@ RIVALS = homes.ROOT / "benchmarks" / "rivals"
 VIEWERS = 3
 WINDOW = 8
 
-EVERYBODY: list[Candidate] = [Triows(), *choice.RIVALS]
+EVERYBODY: list[Candidate] = [Triows(), Floor(), *choice.RIVALS]
 ALWAYS_THERE = [one for one in EVERYBODY if one.home is homes.OWN]
 INSTALLED = [one for one in EVERYBODY if not one.missing()]
 
@@ -99,7 +100,7 @@ def test_rivals_are_chosen_by_name() -> None:
     assert [candidate.name for candidate in chosen] == ["triows", "trio-websocket"]
     assert left_out == []
     chosen, left_out = choice.choose([])
-    assert len(chosen) + len(left_out) == len(EVERYBODY)
+    assert len(chosen) + len(left_out) == 1 + len(choice.RIVALS)
 
 
 def payloads(frames: bytes) -> list[bytes]:
