@@ -66,7 +66,7 @@ class Engine(Generic[_Bus]):
         self.revoked: list[Revocation] = []
         self.answers: list[tuple[str, Outcome]] = []
 
-    def _tell(self, log: Log) -> None:
+    def _tell(self, log: Log, grown: int) -> None:
         self.told.append((log.channel, log.head))
 
     def submit(

@@ -63,7 +63,7 @@ def only_names(found: list[Any]) -> list[str]:
 
 async def test_pages_of_memory(autojump_clock: MockClock) -> None:
     """By name, from a prefix, after a name, so many."""
-    bus = MemoryBus(LogLimits(), lambda _: None)
+    bus = MemoryBus(LogLimits(), lambda *_: None)
     for number in (3, 1, 2, 10):
         bus.submit(f"a:{number}", Message("log", b"1"), "", 0, lambda *_: None)
     bus.submit("b:1", Message("log", b"1"), "", 0, lambda *_: None)

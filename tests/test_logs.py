@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from triows import logs
+from triows.codec import clock, encode_published, published_head
 from triows.config import LogLimits
 from triows.errors import ErrorCode, RequestError
 from triows.frames import frame_payload
@@ -69,19 +70,19 @@ class LogMachine(RuleBasedStateMachine):
         while limits.max_age and self.kept and self.kept[0][2] < self.now - limits.max_age:
             del self.kept[0]
 
-    def _expect(self, id_: str | None, user: str) -> int | None:
-        """Forget ids as promised; return the offset of a duplicate."""
-        if id_ is None:
-            return None
+    def _forget(self) -> None:
         for key, (_, at) in list(self.known.items()):
             full = len(self.known) >= logs.MAX_IDS
             if self.now - at <= self.limits.idempotency_window and not full:
                 break
             del self.known[key]
-        return self.known.get((user, id_), (None,))[0]
+
+    def _duplicate(self, id_: str | None, user: str) -> int | None:
+        return None if id_ is None else self.known.get((user, id_), (None,))[0]
 
     def _append(self, message: Message, user: str) -> None:
-        duplicate = self._expect(message.id, user)
+        self._forget()
+        duplicate = self._duplicate(message.id, user)
         if duplicate is None and self.ended:
             with pytest.raises(RequestError) as caught:
                 self.log.append(message, user, self.now)
@@ -123,6 +124,35 @@ class LogMachine(RuleBasedStateMachine):
         """Publish many, so that what was given up is cleared away."""
         for number in range(count):
             self._append(Message("log", b"%d" % number), "ann")
+
+    @rule(messages=st.lists(st.tuples(st.sampled_from("llllle"), _ids), max_size=9), user=_users)
+    def append_together(self, messages: list[tuple[str, str | None]], user: str) -> None:
+        """Publish some at once: as one after the other, but what is too much goes in the end."""
+        self._forget()
+        wanted: list[Receipt | None] = []
+        frames: list[tuple[int, Message]] = []
+        batch = [Message("end" if kind == "e" else "log", b"1", id=id_) for kind, id_ in messages]
+        for message in batch:
+            duplicate = self._duplicate(message.id, user)
+            if duplicate is not None:
+                wanted.append(Receipt(self.epoch, duplicate, duplicate=True))
+            elif self.ended:
+                wanted.append(None)
+            else:
+                self.head += 1
+                self.ended = message.type == "end"
+                if message.id is not None:
+                    self.known[user, message.id] = (self.head, self.now)
+                frames.append((self.head, message))
+                wanted.append(Receipt(self.epoch, self.head))
+        found = self.log.append_all(batch, user, self.now)
+        assert [None if isinstance(f, RequestError) else f for f in found] == wanted
+        head = published_head("session:1")
+        for offset, message in frames:
+            frame = encode_published(message, head, offset, clock.at(self.now))
+            self.kept.append((offset, frame, self.now))
+        if frames:
+            self._trim()
 
     @rule(id_=_ids, user=_users, often=st.integers(0, 9))
     def end(self, id_: str | None, user: str, often: int) -> None:

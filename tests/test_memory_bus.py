@@ -27,7 +27,7 @@ class _Bench:
         self.told: list[tuple[str, int]] = []
         self.bus = MemoryBus(LogLimits(**limits), self._tell)
 
-    def _tell(self, log: Log) -> None:
+    def _tell(self, log: Log, grown: int) -> None:
         self.told.append((log.channel, log.head))
 
     async def publish(

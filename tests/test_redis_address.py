@@ -76,5 +76,5 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delitem(sys.modules, f"triows.bus.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "coredis", None)
     with pytest.raises(ConfigError, match=r"pip install 'triows\[redis\]'") as raised:
-        open_bus("redis://:secret@host", LogLimits(), lambda _: None, lambda _: None)
+        open_bus("redis://:secret@host", LogLimits(), lambda *_: None, lambda _: None)
     assert "secret" not in str(raised.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any, Final, TypeVar
 
@@ -11,10 +12,13 @@ import msgspec
 
 from triows.errors import ErrorCode, RequestError
 from triows.frames import encode_frame
-from triows.messages import MAX_ID, Message, MessageType, Receipt
+from triows.messages import MAX_ID, Message, MessageType, Outcome
 
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # as signed bytes: 1 and -1
+_ACK: Final = (
+    b'{"type":"ack","id":%b,"channel":"%b","data":{"epoch":"%b","offset":%d},"timestamp":"%b"}'
+)
 MAX_ERROR: Final = 500  # characters of an error's message
 MAX_NESTING: Final = 100  # levels; Python's own reader gives up near 1000, PHP's at 512
 _T = TypeVar("_T")
@@ -204,23 +208,29 @@ def encode_push(
     return encode_frame(encode_json(message))
 
 
-def encode_ack(id: str, channel: str, receipt: Receipt) -> bytes:
-    """Return the frame that says a message was published, and where it stands.
+def encode_outcomes(messages: Sequence[Message], outcomes: Sequence[Outcome]) -> list[bytes]:
+    """Return the frames that say how messages of one channel fared: an `ack` with its place for
+    each that was kept and carries an `id`, an `error` for each that was refused.
 
-    Written by hand: it is sent once for each acknowledged message. The channel is a checked
-    name, and so needs no escaping. It follows a message that was just stamped, and so needs no
-    time of its own.
+    An `ack` is written by hand: it is sent once for each acknowledged message. The channel is a
+    checked name, and so needs no escaping. It follows a message that was just stamped, and so
+    needs no time of its own.
     """
-    return encode_frame(
-        b'{"type":"ack","id":%b,"channel":"%b","data":{"epoch":"%b","offset":%d},"timestamp":"%b"}'
-        % (
-            encode_json(id),
-            channel.encode(),
-            receipt.epoch.encode(),
-            receipt.offset,
-            clock.latest,
-        )
-    )
+    frames: list[bytes] = []
+    for message, outcome in zip(messages, outcomes, strict=True):
+        if isinstance(outcome, RequestError):
+            frames.append(encode_error(outcome, message))
+        elif message.id is not None:
+            assert message.channel is not None
+            text = _ACK % (
+                encode_json(message.id),
+                message.channel.encode(),
+                outcome.epoch.encode(),
+                outcome.offset,
+                clock.latest,
+            )
+            frames.append(encode_frame(text))
+    return frames
 
 
 def encode_error(error: RequestError, request: Message | None = None) -> bytes:

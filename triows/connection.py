@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Awaitable
 from typing import Final, final
 
 import trio
@@ -36,6 +37,7 @@ from triows.wire import PeerError, Wire, opening
 logger = logging.getLogger("triows.connection")
 
 BACKLOG: Final = 64 * 1024  # bytes of answers that may wait before the reader stops reading
+TOGETHER: Final = 128  # messages published together: bounds their answers
 HANDLER_QUEUE: Final = 16  # messages that may wait for the application, of one connection
 _CLOSE_FRAME: Final = 0x8
 _GOING_AWAY: Final = encode_frame(int(CloseCode.GOING_AWAY).to_bytes(2, "big"), opcode=_CLOSE_FRAME)
@@ -222,22 +224,30 @@ class Connection:
             self._cut = closed.code == CloseCode.ABNORMAL
 
     async def _take(self, messages: list[Frame]) -> None:
-        """Have the messages that came together seen to, one after the other."""
+        """Have the messages that came together seen to, in their order."""
         self._heard_at = now = trio.current_time()
-        for kind, payload in messages:
-            if self.close is not None:
-                return
-            if kind != TEXT:
-                reason = "binary messages are not spoken here"
-                self.request_close(Close(CloseCode.UNSUPPORTED_DATA, reason))
-                return
-            self._received_messages += 1
-            answering = self._session.receive(payload, now)
-            if answering is not None:
-                await answering
-                now = trio.current_time()
+        at = 0
+        while at < len(messages) and self.close is None:
+            next_ones = messages[at : at + TOGETHER]
+            count = self._session.publish_together(next_ones, now)
+            if not count:
+                count = 1
+                answering = self._take_one(next_ones[0], now)
+                if answering is not None:
+                    await answering
+                    now = trio.current_time()
+            at += count
+            self._received_messages += count
             if self.outgoing.reply_size > BACKLOG:  # a peer that asks and does not read
                 await self.outgoing.wait_pulled()
+
+    def _take_one(self, message: Frame, now: float) -> Awaitable[None] | None:
+        kind, payload = message
+        if kind == TEXT:
+            return self._session.receive(payload, now)
+        reason = "binary messages are not spoken here"
+        self.request_close(Close(CloseCode.UNSUPPORTED_DATA, reason))
+        return None
 
     def reserve(self) -> bool:
         """Take a place in the queue for the application's handlers; false if it is full."""

@@ -135,8 +135,8 @@ class _Topic:
 class Watcher(Protocol):
     """Somebody inside the process who wants to know of every log that grows."""
 
-    def mark(self, log: Log) -> None:
-        """Take note that `log` has one message more; must not wait or raise."""
+    def mark(self, log: Log, grown: int) -> None:
+        """Take note that `log` has so many messages more; must not wait or raise."""
 
     def renew(self, log: Log) -> None:
         """Take note that `log` began anew, with another epoch; must not wait or raise."""
@@ -200,8 +200,8 @@ class Hub:
         topic = self._topics.get(channel)
         return [s.subscriber for s in topic.subscriptions] if topic else []
 
-    def mark(self, log: Log) -> None:
-        """Note that `log` has grown, by one message."""
+    def mark(self, log: Log, grown: int) -> None:
+        """Note that `log` has grown, by so many messages."""
         topic = self._topics.get(log.channel)
         if topic is not None and not topic.dirty:
             topic.dirty = True
@@ -210,7 +210,7 @@ class Hub:
             self._dirty.append(topic)
             self._idle.unpark_all()
         for watcher in self.watchers:
-            watcher.mark(log)
+            watcher.mark(log, grown)
 
     def renew(self, log: Log) -> None:
         """Note that `log` began anew in its place: all are told by `gap`, and get what it has."""

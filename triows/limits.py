@@ -48,6 +48,12 @@ class TokenBucket:
         self._units = units - amount
         return 0
 
+    def has(self, amount: float, now: float) -> bool:
+        """Whether `amount` is there, without a debt."""
+        if not self._rate:
+            return True
+        return amount <= min(self._burst, self._units + (now - self._at) * self._rate)
+
 
 @final
 class Budget:
@@ -77,6 +83,10 @@ class Budget:
                 f"{limits.bytes_per_second:g} bytes a second; wait {wait:.3f} s",
                 retry_after=wait,
             )
+
+    def has_room(self, size: int, now: float, messages: int) -> bool:
+        """Whether `take` would let each of so many messages through, one after the other."""
+        return self._messages.has(messages, now) and self._bytes.has(size, now)
 
     def is_spent(self, now: float) -> bool:
         """Count one refused message; return whether that was one too many."""

@@ -65,10 +65,10 @@ class Listener:
     ) -> None:
         self.__exit__(kind, error, trace)
 
-    def mark(self, log: Log) -> None:
-        """Called by the hub for each message."""
+    def mark(self, log: Log, grown: int) -> None:
+        """Called by the hub for each log that has grown."""
         if log not in self._cursors and self._patterns.match(log.channel):
-            self._cursors[log] = log.head - 1
+            self._cursors[log] = log.head - grown
             self._lot.unpark()
 
     def renew(self, log: Log) -> None:

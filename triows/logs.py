@@ -11,13 +11,14 @@ import secrets
 import sys
 from array import array
 from collections import OrderedDict, deque
+from collections.abc import Sequence
 from typing import ClassVar, Final, NamedTuple
 
 from triows.codec import clock, encode_published, published_head
 from triows.config import LogLimits
 from triows.errors import ErrorCode, RequestError
 from triows.frames import frame_payload
-from triows.messages import Message, MessageType, Position, Receipt
+from triows.messages import Message, MessageType, Outcome, Position, Receipt
 
 OVERHEAD: Final = 1024
 """Bytes an empty log is counted with, so that endless channel names are bounded too."""
@@ -131,30 +132,57 @@ class Log:
         return Position(self.epoch, self.head)
 
     def append(self, message: Message, user: str, now: float) -> Receipt:
-        """Give `message` the next offset and keep it.
-
-        The same `id` of the same `user` within the window gets its first answer again, and
-        nothing is kept twice, also after the end.
-
-        Args:
-            message: type, id and raw are taken from it.
-            user: the `sub` of the publisher: ids of different users do not meet.
-            now: monotonic time in seconds.
+        """Give `message` the next offset and keep it, as `append_all` does.
 
         Raises:
             RequestError: `ended`.
         """
-        key = None
-        if message.id is not None:
-            key = f"{len(user)} {user}{message.id}"  # see `id_key`; a call costs too much here
-            known = self.place_of(key, now)
-            if known is not None:
-                return Receipt(self.epoch, known, duplicate=True)
-        if self.ended is not None:
-            raise self.refusal()
-        offset = self.head + 1
-        self.keep(message, key, encode_published(message, self._prefix, offset, clock.at(now)), now)
-        return Receipt(self.epoch, offset)
+        outcome = self.append_all((message,), user, now)[0]
+        if isinstance(outcome, RequestError):
+            raise outcome
+        return outcome
+
+    def append_all(self, messages: Sequence[Message], user: str, now: float) -> list[Outcome]:
+        """Give each message the next offset and keep it; return where each stands, or why not.
+
+        The same `id` of the same `user` within the window gets its first answer again, and
+        nothing is kept twice, also after the end.
+
+        One loop without a call of ours for each message but its encoding: half as long as one
+        after the other.
+
+        Args:
+            messages: type, id and raw are taken from them.
+            user: the `sub` of the publisher: ids of different users do not meet.
+            now: monotonic time in seconds.
+        """
+        self._forget_ids(now)
+        ids, head, size, outcomes = self._ids, self.head, 0, list[Outcome]()
+        owner, stamp = id_key(user, ""), clock.at(now)
+        try:
+            for message in messages:
+                key = owner + message.id if message.id is not None else None
+                if key is not None and key in ids:
+                    outcomes.append(Receipt(self.epoch, ids[key], True))
+                    continue
+                if self.ended is not None:
+                    outcomes.append(self.refusal())
+                    continue
+                frame = encode_published(message, self._prefix, head + 1, stamp)
+                head += 1
+                self._frames.append(frame)
+                self._times.append(now)
+                size += len(frame) + MESSAGE_OVERHEAD
+                if key is not None:
+                    ids[key] = head
+                    self._id_times.append(now)
+                    size += ID_OVERHEAD
+                if message.type == _END:
+                    self.ended = message.raw or b"{}"
+                outcomes.append(Receipt(self.epoch, head))
+        finally:
+            self._grow(head, size, now)
+        return outcomes
 
     def refusal(self) -> RequestError:
         """Return what is said to those who publish after the end."""
@@ -167,12 +195,15 @@ class Log:
 
         Forgets the ids whose window is over, and the oldest of too many.
         """
+        self._forget_ids(now)
+        return self._ids.get(key)
+
+    def _forget_ids(self, now: float) -> None:
         times, since = self._id_times, now - self._window
         while times and (times[0] < since or len(times) >= MAX_IDS):
             times.popleft()
             self._ids.popitem(last=False)
             self.size -= ID_OVERHEAD
-        return self._ids.get(key)
 
     def encode(self, message: Message, offset: int, now: float) -> bytes:
         """Return the frame of a message that is given that offset."""
@@ -187,19 +218,26 @@ class Log:
             frame: the message, encoded.
             now: monotonic time in seconds at which it was given its place.
         """
-        offset = self.head = self.head + 1
+        offset, size = self.head + 1, len(frame) + MESSAGE_OVERHEAD
         self._frames.append(frame)
         self._times.append(now)
-        self.size += len(frame) + MESSAGE_OVERHEAD
-        self.touched = now
         if key is not None:
             self._ids[key] = offset
             self._id_times.append(now)
-            self.size += ID_OVERHEAD
+            size += ID_OVERHEAD
         if message.type == _END:
             self.ended = message.raw or b"{}"
+        self._grow(offset, size, now)
+
+    def _grow(self, head: int, size: int, now: float) -> None:
+        """Take note of what was added, and give up what the limits do not cover any more."""
+        if head == self.head:
+            return
+        self.head = head
+        self.size += size
+        self.touched = now
         if (
-            offset - self.held >= self._most_messages
+            head - self.held >= self._most_messages
             or self.size > self._most_bytes
             or self._times[self._skip] < now - self._most_age
         ):

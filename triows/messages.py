@@ -6,7 +6,7 @@ import json
 import re
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import attrs
 import msgspec
@@ -79,6 +79,10 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     def position(self) -> Position:
         """Where it stands."""
         return Position(self.epoch, self.offset)
+
+
+Outcome: TypeAlias = Receipt | RequestError
+"""Where a message stands that was to be published, or why it was refused."""
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):

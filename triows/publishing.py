@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, final
 
 import attrs
@@ -10,9 +11,9 @@ import trio
 from triows import requests
 from triows.application import Request
 from triows.auth import Action
-from triows.codec import decode_data, encode_ack, encode_error
+from triows.codec import decode_data, encode_error, encode_outcomes
 from triows.errors import ErrorCode, RequestError
-from triows.messages import Message, MessageType, Position, Receipt
+from triows.messages import Message, MessageType, Outcome, Position
 from triows.peer import Peer, Services, acknowledge, authorize, channel_of
 
 _COMMAND: Final = str(MessageType.COMMAND)
@@ -48,6 +49,25 @@ class Publisher:
             return False
         self._submit(request, now)
         return True
+
+    def may_join(self, request: Message, channel: str | None) -> bool:
+        """Whether a message can be published together with others for `channel`: of a kind that
+        was allowed before, and without a handler.
+        """
+        kind, handlers = request.type, self._services.application.handlers
+        return (
+            request.channel == channel
+            and (kind, channel) in self._allowed
+            and (kind != _COMMAND or kind not in handlers)
+        )
+
+    def publish_all(self, channel: str, requests: list[Message], now: float) -> None:
+        """Publish messages that may be published together; see `may_join`."""
+        identity = self._peer.identity
+        assert identity is not None
+        self._under_way += len(requests)
+        self.unanswered += len([request for request in requests if request.id is not None])
+        self._services.bus.submit_all(channel, requests, identity.user, now, self._done_all)
 
     async def publish(self, request: Message) -> None:
         """Publish a message if the client may; waits only for an authorizer.
@@ -98,31 +118,31 @@ class Publisher:
                 self._concluded = trio.Event()
             await self._concluded.wait()
 
-    def _conclude(self, request: Message) -> None:
-        """Take note that the engine has said how a message fared."""
-        self._under_way -= 1
-        if request.id is not None:
-            self.unanswered -= 1
+    def _conclude(self, requests: Sequence[Message]) -> None:
+        """Take note that the engine has said how messages fared."""
+        self._under_way -= len(requests)
+        self.unanswered -= len([request for request in requests if request.id is not None])
         if self._concluded is not None and not self._under_way:
             self._concluded.set()
             self._concluded = None
 
-    def _done(self, request: Message, outcome: Receipt | RequestError) -> None:
-        """Answer for a message, now that the engine has kept it or refused to."""
-        self._conclude(request)
-        if isinstance(outcome, RequestError):
-            self._peer.outgoing.offer(encode_error(outcome, request))
-        elif request.id is not None:
-            assert request.channel is not None
-            self._peer.outgoing.offer(encode_ack(request.id, request.channel, outcome))
+    def _done(self, request: Message, outcome: Outcome) -> None:
+        self._done_all((request,), (outcome,))
 
-    def _done_for_handler(self, request: Message, outcome: Receipt | RequestError) -> None:
+    def _done_all(self, requests: Sequence[Message], outcomes: Sequence[Outcome]) -> None:
+        """Answer for messages, now that the engine has kept them or refused to."""
+        self._conclude(requests)
+        answers = encode_outcomes(requests, outcomes)
+        if answers:
+            self._peer.outgoing.offer(b"".join(answers))
+
+    def _done_for_handler(self, request: Message, outcome: Outcome) -> None:
         """Give a message that was kept to its handler, who answers; once only."""
         if isinstance(outcome, RequestError) or outcome.duplicate:
             self._peer.release()
             self._done(request, outcome)
         else:
-            self._conclude(request)
+            self._conclude((request,))
             self._hand_on(request, outcome.position)
 
     def hand_on(self, request: Message) -> None:

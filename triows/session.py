@@ -7,7 +7,7 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, final
 
 import msgspec
@@ -18,7 +18,7 @@ from triows.auth import Action
 from triows.bus import MAX_PRESENT
 from triows.codec import clock, decode, decode_data, encode_error, encode_json, encode_push
 from triows.errors import AuthError, Close, CloseCode, ErrorCode, HandshakeRefused, RequestError
-from triows.frames import encode_frame
+from triows.frames import TEXT, Frame, encode_frame
 from triows.limits import Budget
 from triows.messages import PUBLISHED, Message, MessageType, check_channel
 from triows.peer import Peer, Services, acknowledge, authorize, channel_of
@@ -55,6 +55,33 @@ class Session:
             self._refuse(error, request, now)
             return None
         return self._answer(request, now)
+
+    def publish_together(self, frames: Sequence[Frame], now: float) -> int:
+        """Publish the messages that `frames` begin with, as far as they are many for one channel
+        and of a kind that was allowed before; return how many those were.
+
+        So half of what publishing costs is saved, where a publisher does not wait for each answer.
+        """
+        if len(frames) < 2:
+            return 0
+        requests: list[Message] = []
+        channel, size = None, 0
+        for kind, payload in frames:
+            try:
+                request = decode(payload) if kind == TEXT else None
+            except RequestError:
+                break  # `receive` will say why
+            channel = request.channel if request is not None and not requests else channel
+            if request is None or not self.publisher.may_join(request, channel):
+                break
+            requests.append(request)
+            size += len(payload)
+        if len(requests) < 2 or not self._budget.has_room(size, now, len(requests)):
+            return 0
+        assert channel is not None
+        self._budget.take(size, now, len(requests))
+        self.publisher.publish_all(channel, requests, now)
+        return len(requests)
 
     async def _answer(self, request: Message, now: float) -> None:
         """Do what is asked. Waits for the engine, since answers come in the order of requests,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -18,13 +18,19 @@ import trio
 from triows.auth import Revocation
 from triows.errors import RequestError
 from triows.logs import Log, Slice
-from triows.messages import Message, Patterns, Position, Receipt
+from triows.messages import Message, Outcome, Patterns, Position
 
-Done = Callable[[Message, Receipt | RequestError], None]
+Done = Callable[[Message, Outcome], None]
 """Told once how a submitted message fared; never waits, never raises."""
 
-Tell = Callable[[Log], None]
-"""Told that a log has grown; never waits, never raises."""
+DoneAll = Callable[[Sequence[Message], Sequence[Outcome]], None]
+"""Told how some of the messages submitted together fared, in their order; as `Done`."""
+
+Tell = Callable[[Log, int], None]
+"""Told that a log has grown, and by how many messages; never waits, never raises."""
+
+Renewed = Callable[[Log], None]
+"""Told that a log began anew in its place, with another epoch; never waits, never raises."""
 
 Told = Callable[[Revocation], None]
 """Told of a revocation that this process may not know yet; never waits, never raises."""
@@ -116,7 +122,7 @@ class Bus(ABC):
 
     published: int = 0
     size: int = 0
-    renewed: Tell = staticmethod(_ignore)
+    renewed: Renewed = staticmethod(_ignore)
     present_here: Present = staticmethod(_nobody)
 
     @abstractmethod
@@ -130,6 +136,17 @@ class Bus(ABC):
             now: monotonic time in seconds; messages of one moment share a timestamp.
             done: told the receipt, or why not: before this returns, or later.
         """
+
+    def submit_all(
+        self, channel: str, messages: Sequence[Message], user: str, now: float, done: DoneAll
+    ) -> None:
+        """Publish each of `messages` as `submit` does."""
+
+        def each(message: Message, outcome: Outcome) -> None:
+            done((message,), (outcome,))
+
+        for message in messages:
+            self.submit(channel, message, user, now, each)
 
     @abstractmethod
     async def open(self, channel: str, since: Position | None = None) -> Log:
@@ -251,10 +268,10 @@ class Bus(ABC):
             RequestError: the engine refused it, for example `ended`.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        outcome: list[Receipt | RequestError] = []
+        outcome: list[Outcome] = []
         completed = trio.Event()
 
-        def done(_: Message, result: Receipt | RequestError) -> None:
+        def done(_: Message, result: Outcome) -> None:
             outcome.append(result)
             completed.set()
 

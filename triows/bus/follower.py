@@ -183,7 +183,7 @@ class Follower:
     def _add(self, log: Replica, entry: Entry) -> None:
         log.add(entry, min(trio.current_time(), entry.at / 1e6 + self._link.offset))
         self.shelf.touch(log)
-        self._tell(log)
+        self._tell(log, 1)
 
     # Looked at
 
@@ -258,7 +258,7 @@ class Follower:
                 log.add(entry, min(trio.current_time(), entry.at / 1e6 + self._link.offset))
                 self.shelf.touch(log)
                 if not is_other or 0 < log.announced <= entry.offset:
-                    self._tell(log)
+                    self._tell(log, 1)
         log.announced = 0
         log.move_earliest(earliest)
         if is_other and log.is_known:
@@ -270,7 +270,7 @@ class Follower:
         may hold, and what is between is read when it is asked for.
         """
         log.skip_to(offset + 1)
-        self._tell(log)
+        self._tell(log, 1)
         log.skip_to(first)
 
     def _catch_up(self, log: Replica) -> None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, final
 
 import trio
 
 from triows.auth import Revocation
-from triows.bus import Bus, ChannelState, Done, Tell
+from triows.bus import Bus, ChannelState, Done, DoneAll, Tell
 from triows.config import LogLimits
-from triows.errors import RequestError
 from triows.logs import Log, Slice
 from triows.messages import Message, Position
 
@@ -38,20 +37,22 @@ class MemoryBus(Bus):
 
     def submit(self, channel: str, message: Message, user: str, now: float, done: Done) -> None:
         """Publish at once: `done` has been told when this returns."""
+        self.submit_all(channel, (message,), user, now, lambda _, found: done(message, found[0]))
+
+    def submit_all(
+        self, channel: str, messages: Sequence[Message], user: str, now: float, done: DoneAll
+    ) -> None:
+        """Publish at once: `done` has been told of all when this returns."""
         log = self._log(channel)
-        before = log.size
-        try:
-            receipt = log.append(message, user, now)
-        except RequestError as error:
-            self._resize(log.size - before)  # a refused message, too, may have ids forgotten
-            done(message, error)
-            return
-        if not receipt.duplicate:
-            self.published += 1
+        size, head = log.size, log.head
+        outcomes = log.append_all(messages, user, now)
+        grown = log.head - head
+        if grown:
+            self.published += grown
             self._touch(log)
-            self._tell(log)
-        self._resize(log.size - before)
-        done(message, receipt)
+            self._tell(log, grown)
+        self._resize(log.size - size)  # of refused messages, too: ids may be forgotten
+        done(messages, outcomes)
 
     async def open(self, channel: str, since: Position | None = None) -> Log:
         """Return the channel's log; does not wait."""

@@ -27,14 +27,14 @@ from triows.bus.database import Database
 from triows.bus.listing import list_channels
 from triows.bus.loader import Loader
 from triows.bus.retention import Retention
-from triows.bus.staging import Draft, Outcome, Submitted, stage_all
+from triows.bus.staging import Draft, Staged, Submitted, stage_all
 from triows.bus.store import RETRY_AFTER, Store, WallClock
 from triows.bus.tail import Shelf, Tail
 from triows.config import LogLimits
 from triows.errors import ConfigError, ErrorCode, RequestError
 from triows.frames import encode_frame, frame_payload
 from triows.logs import Log, Slice
-from triows.messages import Message, Position, Receipt
+from triows.messages import Message, Outcome, Position, Receipt
 
 QUEUE_BYTES: Final = 64 * 1024 * 1024
 """Bytes that may wait for the disk, each message counted with `QUEUED_OVERHEAD` as well."""
@@ -278,7 +278,7 @@ class SQLiteBus(Bus):
     async def _conclude(
         self,
         batch: list[Submitted],
-        outcomes: list[Outcome],
+        outcomes: list[Staged],
         failure: RequestError | None,
         now: float,
     ) -> None:
@@ -293,7 +293,7 @@ class SQLiteBus(Bus):
             if not number % _TOLD_AT_ONCE:
                 await trio.lowlevel.cancel_shielded_checkpoint()
 
-    def _hung_on_it(self, channel: str, outcome: Receipt | RequestError) -> bool:
+    def _hung_on_it(self, channel: str, outcome: Outcome) -> bool:
         """Whether an answer follows from a message of the batch, which could not be stored."""
         log = self._shelf.get(channel)
         if isinstance(outcome, Receipt):
@@ -307,7 +307,7 @@ class SQLiteBus(Bus):
         self._journal += 1
         self.published += 1
         self._shelf.touch(log)
-        self._tell(log)
+        self._tell(log, 1)
         return Receipt(log.epoch, draft.offset)
 
     async def _file(self) -> None:

@@ -49,7 +49,7 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
         )
 
 
-Outcome: TypeAlias = "Draft | Receipt | RequestError"
+Staged: TypeAlias = "Draft | Receipt | RequestError"
 
 
 @final
@@ -93,7 +93,7 @@ class Stage:
 
 def stage_all(
     shelf: Shelf[Tail], batch: list[Submitted], failed: dict[str, RequestError], now: float
-) -> list[Outcome]:
+) -> list[Staged]:
     """Give each message of a batch its place, or say why not.
 
     Args:
@@ -101,7 +101,7 @@ def stage_all(
         failed: why not, by channel.
     """
     stages: dict[str, Stage] = {}
-    outcomes: list[Outcome] = []
+    outcomes: list[Staged] = []
     for submitted in batch:
         channel = submitted.channel
         if channel in failed:

@@ -19,12 +19,10 @@ from triows.errors import ErrorCode, RequestError
 from triows.http.answers import answer
 from triows.http.call import Call
 from triows.http.operations import JSON
-from triows.messages import PUBLISHED, Message, MessageType, Receipt
+from triows.messages import PUBLISHED, Message, MessageType, Outcome
 
 MAX_BATCH: Final = 1000  # messages in one request
 MAX_HANDLED: Final = 16  # of them, commands that have a handler: the application's time is dear
-
-_Outcome = Receipt | RequestError
 
 
 async def publish(call: Call) -> Response:
@@ -145,12 +143,12 @@ async def _submit_all(
 ) -> list[dict[str, Any] | RequestError]:
     """Submit all messages one after the other, and return how each fared."""
     call.check_again()
-    outcomes: list[_Outcome | None] = [m if isinstance(m, RequestError) else None for m in messages]
+    outcomes: list[Outcome | None] = [m if isinstance(m, RequestError) else None for m in messages]
     missing = outcomes.count(None)
     complete, now = trio.Event(), trio.current_time()
 
     def submit(at: int, message: Message) -> None:
-        def done(_: Message, outcome: _Outcome) -> None:
+        def done(_: Message, outcome: Outcome) -> None:
             nonlocal missing
             outcomes[at] = outcome
             missing -= 1
@@ -171,7 +169,7 @@ async def _submit_all(
 
 
 async def _result(
-    call: Call, message: Message | RequestError, outcome: _Outcome | None
+    call: Call, message: Message | RequestError, outcome: Outcome | None
 ) -> dict[str, Any] | RequestError:
     """Return how a message fared; of a command that has a handler, with what that answers."""
     assert outcome is not None
