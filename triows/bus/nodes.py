@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Collection
 from itertools import count
 from typing import Any, Final, final
 
@@ -17,7 +18,7 @@ import trio
 from triows.auth import Revocation
 from triows.bus import Presence, Present, Told
 from triows.bus.keys import Keys
-from triows.bus.link import RETRY_AFTER, Call, Link
+from triows.bus.links import RETRY_AFTER, Call, Links
 from triows.bus.scripts import REVOKE
 from triows.codec import encode_json
 from triows.errors import ErrorCode, RequestError
@@ -79,23 +80,24 @@ class Nodes:
         told: told of each revocation.
     """
 
-    def __init__(self, link: Link, keys: Keys, present_here: Present, told: Told) -> None:
+    def __init__(self, link: Links, keys: Keys, present_here: Present, told: Told) -> None:
         self.id = secrets.token_hex(6)
         self._link = link
         self._keys = keys
         self._present_here = present_here
         self._told = told
-        self._is_new = trio.Event()  # the connection: what was revoked meanwhile is to be read
+        self._is_new = trio.Event()  # what is heard: what was revoked before is to be read
         self._numbers = count(1)
         self._asked: dict[int, _Asked] = {}
 
-    def welcome(self) -> None:
-        """Listen, on a new connection."""
-        self._link.say(b"SUBSCRIBE", self._keys.control, self._keys.node(self.id))
-        self._is_new.set()
+    def miss(self, names: Collection[bytes]) -> None:
+        """Read what was revoked while others were not heard."""
+        if self._keys.control in names:
+            self._is_new.set()
 
     async def run(self) -> None:
-        """Read what was revoked while there was no connection, until cancelled."""
+        """Listen to the others, until cancelled, and read what was not heard."""
+        self._link.subscribe(self._keys.control, self._keys.node(self.id))
         while True:
             await self._is_new.wait()
             self._is_new = trio.Event()
@@ -134,7 +136,10 @@ class Nodes:
             whom = f"user:{revocation.user}"
         try:
             text = encode_json(_Revoked(whom, revocation.at))
-            values = (whom.encode(), b"%f" % revocation.at, self._keys.control, text)
+            values = (
+                *(whom.encode(), b"%f" % revocation.at),
+                *(self._keys.publish, self._keys.control, text),
+            )
         except ValueError as error:
             reason = f"a revocation that cannot be stored: {error}"
             raise RequestError(ErrorCode.BAD_REQUEST, reason) from None
@@ -170,7 +175,7 @@ class Nodes:
         self._asked[number] = asked
         try:
             question = encode_json(_Question(channel, self.id, number))
-            heard = await self._link.ask(b"PUBLISH", self._keys.control, question)
+            heard = await self._link.ask(self._keys.publish, self._keys.control, question)
             asked.expected = heard - 1  # we have, too
             asked.look()
             with trio.move_on_after(ANSWER_TIMEOUT):
@@ -186,7 +191,7 @@ class Nodes:
     def _answer(self, question: _Question) -> None:
         here = Presence.of(self._present_here(question.channel))
         answer = _Answer(question.number, here.count, here.connections)
-        self._link.tell(b"PUBLISH", self._keys.node(question.node), encode_json(answer))
+        self._link.tell(self._keys.publish, self._keys.node(question.node), encode_json(answer))
 
     def _take(self, answer: _Answer) -> None:
         asked = self._asked.get(answer.number)
