@@ -8,6 +8,7 @@ master that has its slot. Which one that is the nodes say, when they are asked a
 from __future__ import annotations
 
 import logging
+import ssl
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -16,7 +17,7 @@ from typing import Any, Final, final
 import trio
 
 from triows.bus.address import Address, Place
-from triows.bus.connecting import START_TIMEOUT
+from triows.bus.connecting import START_TIMEOUT, probe
 from triows.bus.keys import slot_of
 from triows.bus.link import Link
 from triows.bus.links import Call, Missed, Moved, Push, Reply
@@ -35,7 +36,7 @@ RETRY_AFTER: Final = 0.2
 """Seconds after which those may try again whose slot nobody has, or is on its way."""
 
 _MOST_MOVES: Final = 4  # followed for one request: a cluster that is being changed has another soon
-NODES: Final = (b"CLUSTER NODES",)
+NODES: Final = b"CLUSTER NODES"
 
 
 @final
@@ -52,6 +53,7 @@ class Cluster:
         self._address = address
         self._push = push
         self._missed = missed
+        self._tls = ssl.create_default_context() if address.tls else None
         self._places: list[Place] = list(address.places)  # of nodes, those asked last at the end
         self._links: dict[Place, Link] = {}
         self._owners: dict[int, tuple[int, Link]] = {}  # of a slot: in which epoch, and who
@@ -194,7 +196,7 @@ class Cluster:
         """Ask the nodes that are known who has what; return what is wrong, if it is not known."""
         for place in self._address.places:
             try:
-                (text,) = await self._open(place).probe(NODES, patience=0)
+                (text,) = await probe(self._address.at(place), self._tls, [(NODES,)], patience=0)
             except ConfigError as error:
                 wrong = error
                 continue
@@ -238,7 +240,7 @@ class Cluster:
     async def _look(self, link: Link) -> bool:
         """Ask a node who has what; false if it does not say so."""
         (place,) = link.address.places
-        text = await link.ask_apart(NODES)
+        text = await link.try_ask(NODES)
         return isinstance(text, bytes) and self._obey(text, place)
 
     def _obey(self, text: bytes, asked: Place) -> bool:
@@ -251,22 +253,28 @@ class Cluster:
         known = {*topology.places, *self._address.places}
         self._places = [place for place in self._places if place in known]
         self._places[:0] = known.difference(self._places)
-        for master in topology.masters:
-            for slot in master.slots:
-                self._give(slot, master, asked)
-        self._move()
+        moved = {
+            slot
+            for master in topology.masters
+            for slot in master.slots
+            if self._give(slot, master, asked)
+        }
+        self._move(moved)
         return True
 
-    def _give(self, slot: int, master: Master, asked: Place) -> None:
-        """Believe that a master has a slot, if that is newer than what was known. Of its own slots
-        a node knows at any rate, and one that is gone cannot be asked.
+    def _give(self, slot: int, master: Master, asked: Place) -> bool:
+        """Believe that a master has a slot, if that is newer than what was known; return whether
+        another had it. Of its own slots a node knows at any rate, and one that is gone cannot be
+        asked.
         """
-        epoch, link = self._owners.get(slot, (-1, None))
-        if link is not None and epoch >= master.epoch:
-            (place,) = link.address.places
-            if place == master.place or (place != asked and link.failure is None):
-                return
-        self._owners[slot] = master.epoch, self._link_to(master.place)
+        epoch, before = self._owners.get(slot, (-1, None))
+        if before is not None and epoch >= master.epoch:
+            (place,) = before.address.places
+            if place == master.place or (place != asked and before.failure is None):
+                return False
+        link = self._link_to(master.place)
+        self._owners[slot] = master.epoch, link
+        return link is not before
 
     def _link_to(self, place: Place) -> Link:
         if place not in self._links:
@@ -278,16 +286,14 @@ class Cluster:
                 self._nursery.start_soon(self._run_link, link)
         return self._links[place]
 
-    def _move(self) -> None:
+    def _move(self, slots: set[int]) -> None:
         """Hear everything where it is told now, and let go of those that have nothing any more."""
-        owners = {slot: link for slot, (_, link) in self._owners.items()}
-        for name, link in list(self._heard.items()):
-            if owners[slot_of(name)] is not link:
-                link.unsubscribe(name)
-                del self._heard[name]
-                self._unheard.add(name)
+        for name in [name for name in self._heard if slot_of(name) in slots] if slots else ():
+            self._heard.pop(name).forget(name)
+            self._unheard.add(name)
         self._missed(self._place())
-        for link in set(self._links.values()).difference(owners.values()):
+        owners = {link for _, link in self._owners.values()}
+        for link in set(self._links.values()).difference(owners):
             (place,) = link.address.places
             del self._links[place]
             link.retire()

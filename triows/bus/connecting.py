@@ -15,6 +15,7 @@ from coredis.exceptions import RedisError, ResponseError
 
 from triows.bus.address import Address
 from triows.bus.scripts import SCRIPTS
+from triows.errors import ConfigError
 
 logging.getLogger("coredis").setLevel(logging.CRITICAL)  # what it has to say is said by `link`
 
@@ -33,6 +34,7 @@ OLDEST: Final = (6, 2)
 OLDEST_CLUSTER: Final = (7, 0)
 """The first one with sharded pub/sub."""
 
+_PAUSE: Final = 0.1  # seconds until a server that starts tries again
 _BUFFERS: Final = tuple(
     f"_{name}_buffer_{end}"
     for name in ("push_message", "streamed_message", "write")
@@ -128,6 +130,36 @@ async def try_once(
         return first_error(errors)
     wrong = next((reply for reply in replies if isinstance(reply, RedisError)), None)
     return wrong or replies[len(replies) - len(more) :]
+
+
+async def probe(
+    address: Address,
+    tls: ssl.SSLContext | None,
+    commands: Sequence[tuple[bytes, ...]],
+    patience: float,
+) -> list[Any]:
+    """Do as `try_once`, again and again for so many seconds: a Redis may be on its way up.
+
+    Raises:
+        ConfigError: saying what is wrong, and what to do.
+    """
+    give_up = trio.current_time() + patience
+    while True:
+        replies = await try_once(address, tls, commands)
+        if not isinstance(replies, RedisError):
+            return replies
+        # What Redis itself has answered, a wrong password for example, will not change.
+        if isinstance(replies, ResponseError) or trio.current_time() >= give_up:
+            raise ConfigError(
+                f"{unusable(address, reason_of(replies))}; start it, or set store to another (its "
+                "user, password and database have to be right, too)"
+            ) from replies
+        await trio.sleep(_PAUSE)
+
+
+def unusable(address: Address, reason: str) -> str:
+    """Return how it is said that a Redis cannot be used."""
+    return f"Redis at {address} cannot be used: {reason}"
 
 
 def waiting_pushes(connection: TCPConnection) -> Iterator[list[Any]]:

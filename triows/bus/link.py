@@ -19,7 +19,7 @@ from typing import Any, Final, cast, final
 import trio
 from coredis.connection import TCPConnection
 from coredis.exceptions import ConnectionError as Disconnected
-from coredis.exceptions import MovedError, NoScriptError, RedisError, ResponseError
+from coredis.exceptions import MovedError, NoScriptError, RedisError
 
 from triows.bus.address import Address
 from triows.bus.connecting import (
@@ -28,14 +28,16 @@ from triows.bus.connecting import (
     Command,
     connect,
     prepare,
+    probe,
     reason_of,
     try_once,
+    unusable,
     waiting_pushes,
 )
 from triows.bus.keys import subscriptions
 from triows.bus.links import RETRY_AFTER, Call, Missed, Moved, Push, Reply
 from triows.bus.scripts import Script
-from triows.errors import ConfigError, ErrorCode, RequestError
+from triows.errors import ErrorCode, RequestError
 
 logger = logging.getLogger("triows.redis")
 
@@ -137,12 +139,17 @@ class Link:
             raise self._refuse(reply)
         return reply
 
-    async def ask_apart(self, command: tuple[bytes, ...]) -> Any:
-        """Send one command on a connection of its own, so that it waits for nothing else; return
-        the reply, or what is wrong.
+    async def try_ask(self, *command: bytes) -> Any:
+        """Send one command, on a connection of its own if there is none; return None if there is
+        no reply.
         """
+        try:
+            if self._connection is not None:
+                return await self.ask(*command)
+        except RequestError:
+            return None
         replies = await try_once(self.address, self._tls, [command])
-        return replies if isinstance(replies, RedisError) else replies[0]
+        return None if isinstance(replies, RedisError) else replies[0]
 
     def tell(self, *command: bytes) -> None:
         """Send a command whose reply is of no interest, if there is a connection."""
@@ -163,6 +170,10 @@ class Link:
         for name in gone:
             del self._names[name]
         self._say(b"UNSUBSCRIBE", gone)
+
+    def forget(self, name: bytes) -> None:
+        """Subscribe to a name no more that is told elsewhere: here nobody can hear it any more."""
+        del self._names[name]
 
     def _say(self, command: bytes, names: Collection[bytes]) -> None:
         """Send what has no reply of its own, but when it is refused: an error would then be taken
@@ -208,7 +219,7 @@ class Link:
         return kind(ErrorCode.UNAVAILABLE, self._sentence(reason), retry_after=RETRY_AFTER)
 
     def _sentence(self, reason: str) -> str:
-        return f"Redis at {self.address} cannot be used: {reason}"
+        return unusable(self.address, reason)
 
     # Made and lost
 
@@ -233,27 +244,13 @@ class Link:
             await trio.sleep(delay)
             delay = min(delay * 2, _MOST_DELAY)
 
-    async def probe(
-        self, *commands: tuple[bytes, ...], patience: float = START_TIMEOUT
-    ) -> list[Any]:
-        """Make a connection, send commands, and let it go; tried again for that many seconds, as
-        a Redis may be on its way up. Returns the replies.
+    async def probe(self, *commands: tuple[bytes, ...]) -> list[Any]:
+        """Make a connection, send commands, let it go, and return the replies.
 
         Raises:
             ConfigError: saying what is wrong, and what to do.
         """
-        give_up = trio.current_time() + patience
-        while True:
-            reply = await try_once(self.address, self._tls, commands)
-            if not isinstance(reply, RedisError):
-                return reply
-            # What Redis itself has answered, a wrong password for example, will not change.
-            if isinstance(reply, ResponseError) or trio.current_time() >= give_up:
-                raise ConfigError(
-                    f"{self._sentence(reason_of(reply))}; start it, or set store to another (its "
-                    "user, password and database have to be right, too)"
-                ) from reply
-            await trio.sleep(_LEAST_DELAY)
+        return await probe(self.address, self._tls, commands, START_TIMEOUT)
 
     def _read_time(self, reply: Any, began: float) -> None:
         if isinstance(reply, list):
