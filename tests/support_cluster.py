@@ -42,24 +42,32 @@ class RedisCluster:
     """
 
     def __init__(
-        self, directory: Path, *, replicas: bool = False, program: str = "redis-server"
+        self,
+        directory: Path,
+        *,
+        replicas: bool = False,
+        program: str = "redis-server",
+        tls: tuple[str, ...] = (),
     ) -> None:
         self._program = program
-        self._bus_ports: dict[int, int] = {}  # where nodes talk to each other, by where they listen
+        self._tls = tls
+        self._ports: dict[int, tuple[int, int]] = {}  # for clients, by TLS if at all; for nodes
         self.masters = [self._node(directory / f"master{n}") for n in range(3)]
         self.replicas = [self._node(directory / f"replica{n}") for n in range(3 * replicas)]
 
     def _node(self, directory: Path) -> Redis:
         directory.mkdir()
-        bus_port = free_port()
+        bus_port, port = free_port(), free_port()
+        tls = ("--tls-cluster", "yes", "--tls-port", str(port), *self._tls) if self._tls else ()
         node = Redis(
             directory,
             *("--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT)),
             *("--cluster-require-full-coverage", "no", "--cluster-replica-validity-factor", "0"),
             *("--cluster-port", str(bus_port), "--repl-diskless-sync-delay", "0"),
+            *tls,
             program=self._program,
         )
-        self._bus_ports[node.port] = bus_port
+        self._ports[node.port] = (port if self._tls else node.port, bus_port)
         return node
 
     @property
@@ -70,8 +78,8 @@ class RedisCluster:
     @property
     def url(self) -> str:
         """What the setting `store` has to say."""
-        places = ",".join(f"127.0.0.1:{node.port}" for node in self.masters)
-        return f"redis+cluster://{places}"
+        places = ",".join(f"127.0.0.1:{self._ports[node.port][0]}" for node in self.masters)
+        return f"redis{'s' if self._tls else ''}+cluster://{places}"
 
     def start(self) -> None:
         """Start it, and wait until it is one."""
@@ -81,9 +89,7 @@ class RedisCluster:
             node.run("CLUSTER", "ADDSLOTSRANGE", share[0], share[-1])
             node.run("CLUSTER", "SET-CONFIG-EPOCH", number)
         for node in self.nodes[1:]:
-            self.masters[0].run(
-                "CLUSTER", "MEET", "127.0.0.1", node.port, self._bus_ports[node.port]
-            )
+            self.masters[0].run("CLUSTER", "MEET", "127.0.0.1", *self._ports[node.port])
         wait_for(lambda: all(self.knows_all(node) for node in self.nodes))
         for master, replica in zip(self.masters, self.replicas, strict=False):
             replica.run("CLUSTER", "REPLICATE", master.run("CLUSTER", "MYID"))

@@ -10,6 +10,8 @@ from functools import partial
 import pytest
 import trio
 
+import triows
+from tests.support import Nursery, connect, memory_server
 from tests.support_cluster import SHARES, RedisCluster, slot
 from tests.support_cluster import cluster as cluster
 from tests.support_cluster import lasting_cluster as lasting_cluster
@@ -197,6 +199,25 @@ async def test_slots_move_under_load(cluster: RedisCluster) -> None:
                 publisher.stop = True
         await check_all(publishers, nodes)
         assert max(p.longest for p in publishers) < 5.5
+
+
+@slow
+async def test_viewers_follow_a_slot(cluster: RedisCluster, nursery: Nursery) -> None:
+    """Viewers notice nothing of a slot that moves: neither of its own channel, nor by a pattern."""
+    url, moved = cluster.url, "session:1"
+    async with memory_server(store=url) as one, memory_server(store=url) as two:
+        viewer = await connect(two, nursery)
+        await viewer.ask("subscribe", channel=moved, id="s")
+        async with two.listen("session:*") as everything, two.listen(moved) as messages:
+            for number in range(3):
+                target = next(m for m in cluster.masters if m is not cluster.master_of(moved))
+                await trio.to_thread.run_sync(cluster.move, moved, target)
+                await until(lambda: cluster.heard(moved))
+                await one.publish(moved, triows.log(number))
+                assert (await viewer.hear())["data"] == number
+                for heard in (everything, messages):
+                    assert (await anext(heard)).data == number
+        nursery.cancel_scope.cancel()
 
 
 @slow
