@@ -10,6 +10,7 @@ from tests.support import Nursery, connect, memory_server, token
 from tests.support_cluster import AnyRedis
 from tests.support_cluster import any_redis as any_redis
 from tests.support_cluster import lasting_cluster as lasting_cluster
+from tests.support_http import ADMIN, Caller
 from tests.support_redis import Redis, until
 from tests.support_redis import redis as redis
 from triows.bus.cluster import Cluster
@@ -92,6 +93,26 @@ async def test_presence_is_shared(any_redis: AnyRedis, nursery: Nursery) -> None
         ack = await viewer.ask("presence", channel="session:1", id="p")
         assert ack["data"]["count"] == 1
         assert trio.current_time() - began < 0.5
+        nursery.cancel_scope.cancel()
+
+
+async def test_why_on_another_server(any_redis: AnyRedis, nursery: Nursery) -> None:
+    """Each server says of a connection of any other how it is doing, and why it ended."""
+    url = any_redis.url
+    async with memory_server(store=url) as one, memory_server(store=url) as two:
+        peer = await connect(one, nursery)
+        (mine,) = one.connections()
+        caller = Caller(two, nursery)
+        path = f"/api/connections/{mine.id}"
+        answer = (await caller.ask("GET", path, bearer=ADMIN)).body
+        assert (answer["id"], answer["state"]) == (mine.id, "open")
+        one.disconnect(mine.id, "enough")
+        assert await peer.close_code() == 4503
+        await until(lambda: one.closed_connections())
+        answer = (await caller.ask("GET", path, bearer=ADMIN)).body
+        assert (answer["code"], answer["reason"], answer["advice"]) == (4503, "enough", "stay away")
+        unknown = await caller.ask("GET", "/api/connections/nobody", bearer=ADMIN)
+        assert unknown.status == 404
         nursery.cancel_scope.cancel()
 
 

@@ -82,9 +82,7 @@ class RedisBus(Bus):
         self._follower = Follower(
             self._link, self._keys, limits, tell, lambda log: self.renewed(log)
         )
-        self._nodes = Nodes(
-            self._link, self._keys, lambda channel: self.present_here(channel), told
-        )
+        self._nodes = Nodes(self._link, self._keys, self, told)
         self._list = ChannelList(self._link, self._keys)
         self._values = (
             *(round(limits.idempotency_window * 1e6), MAX_IDS, limits.max_messages),
@@ -319,6 +317,10 @@ class RedisBus(Bus):
     async def present(self, channel: str) -> Presence:
         """Return who watches a channel, on all nodes."""
         return await self._nodes.present(channel)
+
+    async def known(self, connection: str) -> dict[str, object] | None:
+        """Return what is known of a connection, on all nodes."""
+        return await self._nodes.known(connection)
 
     async def revoke(self, revocation: Revocation) -> None:
         """Have a revocation appended, and told to all nodes."""
