@@ -17,7 +17,8 @@ pytestmark = pytest.mark.slow
 
 async def test_password(redis: Redis) -> None:
     """User and password come from the address; without, the server does not start."""
-    redis.run("ACL", "SETUSER", "ann", "on", ">p@ss", "~mine:*", "&mine:*", "+@all")
+    rules = ("resetchannels", "~mine:*", "&mine:*", "+@all")
+    redis.run("ACL", "SETUSER", "ann", "on", ">p@ss", *rules)
     redis.run("ACL", "SETUSER", "default", "off")
     url = f"redis://ann:p%40ss@127.0.0.1:{redis.port}/0?prefix=mine"
     async with running(url) as one, running(url) as two:

@@ -41,12 +41,10 @@ local id = text(head) .. '-0'
 local added = redis.pcall('XADD', stream, id, 'm', message)
 if type(added) == 'table' and string.find(added.err, 'equal or smaller', 1, true) then
     -- Others have put there what is past the head: it is no message, and it would stay for good.
-    local before = text(head - 1) .. '-0'
-    repeat
-        local entries = redis.call('XRANGE', stream, '(' .. before, '+', 'COUNT', 256)
-        for _, entry in ipairs(entries) do redis.call('XDEL', stream, entry[1]) end
-    until #entries == 0
-    redis.call('XSETID', stream, before)
+    -- The last id of a stream cannot be set back when something was deleted: so it is made anew.
+    local before = redis.call('XRANGE', stream, '-', text(head - 1) .. '-0')
+    redis.call('DEL', stream)
+    for _, entry in ipairs(before) do redis.call('XADD', stream, entry[1], 'm', entry[2][2]) end
     redis.call('XADD', stream, id, 'm', message)
 elseif type(added) == 'table' and added.err then
     return added
