@@ -36,6 +36,7 @@ CHANNELS = [f"a:{number}" for number in range(12)]  # on all masters
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Try again sooner than outside of tests."""
     monkeypatch.setattr(link, "_MOST_DELAY", 0.2)
+    monkeypatch.setattr(engine, "START_TIMEOUT", 0.5)
 
 
 class Publisher:
