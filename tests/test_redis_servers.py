@@ -7,15 +7,22 @@ import trio
 
 import triows
 from tests.support import Nursery, connect, memory_server, token
+from tests.support_cluster import AnyRedis
+from tests.support_cluster import any_redis as any_redis
+from tests.support_cluster import lasting_cluster as lasting_cluster
+from tests.support_http import ADMIN, Caller
 from tests.support_redis import Redis, until
 from tests.support_redis import redis as redis
+from triows.bus.cluster import Cluster
+from triows.bus.link import Link
 from triows.bus.redis import RedisBus
 from triows.errors import HandshakeRefused
 
 
-async def test_publish_on_one_watch_on_the_other(redis: Redis, nursery: Nursery) -> None:
+async def test_publish_on_one_watch_on_the_other(any_redis: AnyRedis, nursery: Nursery) -> None:
     """A viewer gets what was published before, and what is, on whichever server."""
-    async with memory_server(store=redis.url) as one, memory_server(store=redis.url) as two:
+    url = any_redis.url
+    async with memory_server(store=url) as one, memory_server(store=url) as two:
         await one.publish("session:1", triows.log("first"))
         viewer = await connect(two, nursery)
         ack = await viewer.ask("subscribe", channel="session:1", data={"from": "start"}, id="s")
@@ -29,9 +36,10 @@ async def test_publish_on_one_watch_on_the_other(redis: Redis, nursery: Nursery)
         nursery.cancel_scope.cancel()
 
 
-async def test_moving_to_another_server(redis: Redis, nursery: Nursery) -> None:
+async def test_moving_to_another_server(any_redis: AnyRedis, nursery: Nursery) -> None:
     """A cursor is good on every server, also on one that has heard of none of it yet."""
-    async with memory_server(store=redis.url) as one, memory_server(store=redis.url) as two:
+    url = any_redis.url
+    async with memory_server(store=url) as one, memory_server(store=url) as two:
         for number in range(5):
             position = await one.publish("session:1", triows.log(number))
         viewer = await connect(two, nursery)
@@ -45,7 +53,7 @@ async def test_moving_to_another_server(redis: Redis, nursery: Nursery) -> None:
         assert (ack["type"], ack["data"]["offset"]) == ("ack", 7)
         assert (await other.hear())["data"] == 6
         assert [(await viewer.hear())["data"] for _ in range(2)] == [5, 6]
-        redis.run("FLUSHALL")
+        any_redis.run("FLUSHALL")
         position = await one.publish("session:1", triows.log("anew"))
         range_ = {"epoch": position.epoch, "from": 1}
         third = await connect(two, nursery)
@@ -57,15 +65,18 @@ async def test_moving_to_another_server(redis: Redis, nursery: Nursery) -> None:
 def _deafen(server: triows.Server) -> None:
     """Have a server hear nothing more by itself."""
     assert isinstance(server._bus, RedisBus)
-    server._bus._link._push = lambda name, text: None
+    links = server._bus._link
+    for link in links._links.values() if isinstance(links, Cluster) else [links]:
+        assert isinstance(link, Link)
+        link._push = lambda name, text: None
 
 
-async def test_presence_is_shared(redis: Redis, nursery: Nursery) -> None:
+async def test_presence_is_shared(any_redis: AnyRedis, nursery: Nursery) -> None:
     """Who watches on any server is present on each, and gone with its server at once."""
-    async with memory_server(store=redis.url) as one:
+    async with memory_server(store=any_redis.url) as one:
         viewer = await connect(one, nursery, token("ann"))
         await viewer.ask("subscribe", channel="session:1", id="s")
-        async with memory_server(store=redis.url) as two:
+        async with memory_server(store=any_redis.url) as two:
             other = await connect(two, nursery, token("bob"))
             await other.ask("subscribe", channel="session:1", id="s")
             for asking in (viewer, other):
@@ -85,16 +96,37 @@ async def test_presence_is_shared(redis: Redis, nursery: Nursery) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_watchers_of_a_log_that_begins_anew(redis: Redis, nursery: Nursery) -> None:
+async def test_why_on_another_server(any_redis: AnyRedis, nursery: Nursery) -> None:
+    """Each server says of a connection of any other how it is doing, and why it ended."""
+    url = any_redis.url
+    async with memory_server(store=url) as one, memory_server(store=url) as two:
+        peer = await connect(one, nursery)
+        (mine,) = one.connections()
+        caller = Caller(two, nursery)
+        path = f"/api/connections/{mine.id}"
+        answer = (await caller.ask("GET", path, bearer=ADMIN)).body
+        assert (answer["id"], answer["state"]) == (mine.id, "open")
+        one.disconnect(mine.id, "enough")
+        assert await peer.close_code() == 4503
+        await until(lambda: one.closed_connections())
+        answer = (await caller.ask("GET", path, bearer=ADMIN)).body
+        assert (answer["code"], answer["reason"], answer["advice"]) == (4503, "enough", "stay away")
+        unknown = await caller.ask("GET", "/api/connections/nobody", bearer=ADMIN)
+        assert unknown.status == 404
+        nursery.cancel_scope.cancel()
+
+
+async def test_watchers_of_a_log_that_begins_anew(any_redis: AnyRedis, nursery: Nursery) -> None:
     """When Redis has lost everything, each viewer is told by `gap` and goes on in the new epoch."""
-    async with memory_server(store=redis.url) as one, memory_server(store=redis.url) as two:
+    url = any_redis.url
+    async with memory_server(store=url) as one, memory_server(store=url) as two:
         viewer = await connect(two, nursery)
         await viewer.ask("subscribe", channel="session:1", id="s")
         async with two.listen("session:*") as elsewhere:
             old = await one.publish("session:1", triows.log("old"))
             assert (await viewer.hear())["data"] == "old"
             assert (await anext(elsewhere)).data == "old"
-            redis.run("FLUSHALL")
+            any_redis.run("FLUSHALL")
             new = await one.publish("session:1", triows.log("new"))
             gap = await viewer.hear()
             assert (gap["type"], gap["data"]["epoch"]) == ("gap", new.epoch)
@@ -123,9 +155,10 @@ async def test_readiness(redis: Redis) -> None:
         assert one._readiness() == {"status": "ready"}
 
 
-async def test_listening_inside_a_server(redis: Redis, nursery: Nursery) -> None:
+async def test_listening_inside_a_server(any_redis: AnyRedis, nursery: Nursery) -> None:
     """An application hears what is published on any server, from now on, watched here or not."""
-    async with memory_server(store=redis.url) as one, memory_server(store=redis.url) as two:
+    url = any_redis.url
+    async with memory_server(store=url) as one, memory_server(store=url) as two:
         await one.publish("session:1", triows.log("before"))
         async with two.listen("session:*") as messages, two.listen("session:2") as others:
             await two.publish("session:2", triows.log("own"))
@@ -137,5 +170,6 @@ async def test_listening_inside_a_server(redis: Redis, nursery: Nursery) -> None
                 assert (await anext(others)).data == "own"
             assert [m.data for m in heard if m.channel == "session:1"] == [0, 1, 2]
             assert [m.data for m in heard if m.channel == "session:2"] == ["own"]
-        await until(lambda: redis.run("PUBSUB", "NUMPAT") == "0")
+            assert any_redis.is_overheard()
+        await until(lambda: not any_redis.is_overheard())
         nursery.cancel_scope.cancel()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support_cluster import AnyRedis
+from tests.support_cluster import any_redis as any_redis
+from tests.support_cluster import lasting_cluster as lasting_cluster
 from tests.support_redis import Node, Redis, running, until
 from tests.support_redis import redis as redis
 from triows.errors import ErrorCode, RequestError
@@ -25,11 +28,11 @@ async def goes_on(node: Node) -> bool:
         ("epoch", b"\xff\xfe".decode(errors="surrogateescape")),
     ],
 )
-async def test_spoiled_state(redis: Redis, field: str, value: str) -> None:
+async def test_spoiled_state(any_redis: AnyRedis, field: str, value: str) -> None:
     """A channel of which it is not known how it stands is refused, and left out of the list."""
-    async with running(redis.url) as one, running(redis.url) as two:
+    async with running(any_redis.url) as one, running(any_redis.url) as two:
         await one.publish("a:1")
-        redis.run("HSET", "triows:{a:1}:meta", field, value)
+        any_redis.run("HSET", any_redis.key("a:1", "meta"), field, value)
         with pytest.raises(RequestError) as caught:
             await two.bus.open("a:1")
         assert caught.value.code is ErrorCode.UNAVAILABLE
@@ -39,7 +42,7 @@ async def test_spoiled_state(redis: Redis, field: str, value: str) -> None:
             assert await goes_on(node)
             names = [state.channel for state in await node.bus.channels("", "", 10)]
             assert names == ["b:1", "other:1"] or field == "head"
-        redis.run("DEL", "triows:{a:1}:meta")
+        any_redis.run("DEL", any_redis.key("a:1", "meta"))
         assert isinstance(await two.publish("a:1"), Receipt)
 
 
@@ -67,11 +70,11 @@ async def test_news_of_no_channel(redis: Redis, caplog: pytest.LogCaptureFixture
 
 
 @pytest.mark.parametrize("id", ["*", "2-0", "1-1"])
-async def test_foreign_entry(redis: Redis, id: str) -> None:
+async def test_foreign_entry(any_redis: AnyRedis, id: str) -> None:
     """What others append to a stream does not keep messages out of it for ever."""
-    async with running(redis.url) as one, running(redis.url) as two:
+    async with running(any_redis.url) as one, running(any_redis.url) as two:
         await one.publish("a:1", "first")
-        redis.run("XADD", "triows:{a:1}:stream", id, "m", "garbage")
+        any_redis.run("XADD", any_redis.key("a:1", "stream"), id, "m", "garbage")
         for data in ("second", "third"):
             assert isinstance(await one.publish("a:1", data), Receipt)
         assert await two.kept("a:1") == {1: "first", 2: "second", 3: "third"}

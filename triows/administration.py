@@ -11,7 +11,7 @@ import trio
 from triows.auth import Identity, Revocation, Revocations
 from triows.bus import Bus
 from triows.counters import Counts
-from triows.errors import Close, CloseCode, HandshakeRefused, RequestError
+from triows.errors import Close, CloseCode, HandshakeRefused, RequestError, may_reconnect
 from triows.hub import Hub
 from triows.registry import Registry
 from triows.stall import StallClock
@@ -46,6 +46,19 @@ class Administration:
     def closed_connections(self) -> list[ClosedConnection]:
         """Return the last connections that ended, newest last, with the reason of each."""
         return list(self.registry.closed)
+
+    def describe(self, connection: str) -> dict[str, object] | None:
+        """Return how a connection of this server is doing, or why it ended; None if it is not
+        known.
+        """
+        member = self.registry.get(connection)
+        if member is not None:
+            return attrs.asdict(member.statistics())
+        for closed in reversed(self.registry.closed):
+            if closed.last.id == connection:
+                advice = "reconnect" if may_reconnect(closed.code) else "stay away"
+                return {"state": "closed", **attrs.asdict(closed), "advice": advice}
+        return None
 
     async def look(self) -> list[ConnectionStatistics]:
         """Return what `connections` does, letting others run in between."""

@@ -199,7 +199,8 @@ class Settings:
     auth: AuthSettings = attrs.field(factory=AuthSettings)
     store: str = "memory://"
     """Where channels are kept: `memory://`, `sqlite:///relative/file`, `sqlite:////absolute`, or
-    `redis://user:password@host:port/database` (`rediss://` with TLS), shared by many servers."""
+    `redis://user:password@host:port/database` or `redis+cluster://user:password@host:port,host:port`
+    (`rediss` with TLS), shared by many servers."""
 
     @property
     def shown_store(self) -> str:

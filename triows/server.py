@@ -84,6 +84,7 @@ class Server:
         self._administration = Administration(
             self._registry, revocations, self._hub, self._bus, counts, StallClock(), self._accepting
         )
+        self._bus.known_here = self._administration.describe
         self._services = Services(
             limits=limits,
             authenticator=revocable,

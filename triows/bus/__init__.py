@@ -76,6 +76,12 @@ Present = Callable[[str], list[dict[str, object]]]
 """Says who watches a channel in this process; never waits, never raises."""
 
 
+Known = Callable[[str], dict[str, object] | None]
+"""Says of a connection of this process, by its id, how it is doing or why it ended, or None if
+there was none; never waits, never raises.
+"""
+
+
 MAX_PRESENT: Final = 1000
 """Connections named of one process that watch a channel; all are counted."""
 
@@ -102,6 +108,10 @@ def _nobody(_: str) -> list[dict[str, object]]:
     return []
 
 
+def _unknown(_: str) -> dict[str, object] | None:
+    return None
+
+
 def _ignore(_: Log) -> None:
     pass
 
@@ -118,12 +128,14 @@ class Bus(ABC):
         size: bytes all logs in this process are counted with.
         renewed: told of each log that began anew in its place, with another epoch.
         present_here: asked who watches a channel in this process.
+        known_here: asked what is known of a connection in this process.
     """
 
     published: int = 0
     size: int = 0
     renewed: Renewed = staticmethod(_ignore)
     present_here: Present = staticmethod(_nobody)
+    known_here: Known = staticmethod(_unknown)
 
     @abstractmethod
     def submit(self, channel: str, message: Message, user: str, now: float, done: Done) -> None:
@@ -232,6 +244,16 @@ class Bus(ABC):
         """
         await trio.lowlevel.checkpoint()
         return Presence.of(self.present_here(channel))
+
+    async def known(self, connection: str) -> dict[str, object] | None:
+        """Return what is known of a connection, in all processes that share the engine; as
+        `present` does.
+
+        Raises:
+            RequestError: `unavailable`.
+        """
+        await trio.lowlevel.checkpoint()
+        return self.known_here(connection)
 
     def attend(self, patterns: Patterns) -> None:  # noqa: B027 all that grows is told anyway
         """Tell of all that is published on these channels from now on, by any process."""

@@ -1,8 +1,8 @@
-"""The address of a Redis: what the setting `store` says, and what may be shown of it."""
+"""The address of a Redis or of a cluster: what the setting `store` says, and what may be shown."""
 
 from __future__ import annotations
 
-from typing import Final, final
+from typing import Final, TypeAlias, final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import attrs
@@ -10,10 +10,14 @@ import attrs
 from triows.config import hide_password
 from triows.errors import ConfigError
 
-SCHEMES: Final = ("redis", "rediss")
+SCHEMES: Final = ("redis", "rediss", "redis+cluster", "rediss+cluster")
 _FORM: Final = "redis[s]://[user[:password]@]host[:port][/database][?prefix=…]"
+_CLUSTER_FORM: Final = "redis[s]+cluster://[user[:password]@]host[:port][,host[:port]…][?prefix=…]"
 _PORT: Final = 6379
 _MAX_PREFIX: Final = 64  # characters
+
+Place: TypeAlias = tuple[str, int]
+"""Host and port of a Redis."""
 
 
 @final
@@ -22,23 +26,34 @@ class Address:
     """Where a Redis is, and who we are there.
 
     Attributes:
-        host, port, database: of the server.
+        places: of the server; of a cluster, of some of its nodes.
+        database: its number; a cluster has one only.
         username, password: None if it asks for none.
         tls: whether the connection is encrypted, and its certificate checked.
         prefix: what the names of all keys and channels begin with.
+        is_cluster: whether it is a cluster, of which the nodes say where the others are.
     """
 
-    host: str
-    port: int
-    database: int
+    places: tuple[Place, ...]
+    database: int = 0
     username: str | None = attrs.field(default=None, repr=False)
     password: str | None = attrs.field(default=None, repr=False)
     tls: bool
     prefix: str
+    is_cluster: bool = False
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+        return ",".join(
+            f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.places
+        )
+
+    def at(self, place: Place) -> Address:
+        """Return the address of one node of the cluster."""
+        return attrs.evolve(self, places=(place,))
+
+    def form(self, *, is_cluster: bool) -> str:
+        """Return how its places would be written if it were one, or were none."""
+        return f"redis{'s' * self.tls}{'+cluster' * is_cluster}://{self}"
 
     @classmethod
     def parse(cls, store: str) -> Address:
@@ -47,25 +62,42 @@ class Address:
         Raises:
             ConfigError: what is wrong, without showing a password.
         """
+        scheme, _, _ = store.partition(":")
+        is_cluster = scheme.endswith("+cluster")
+        form = _CLUSTER_FORM if is_cluster else _FORM
         try:
             url = urlsplit(store)
-            port = url.port or _PORT
+            credentials, _, hosts = url.netloc.rpartition("@")
+            places = tuple(map(_place, hosts.split(",") if is_cluster else [hosts]))
             database = int(url.path.strip("/") or 0)
         except ValueError:
             raise ConfigError(
-                f"store is {hide_password(store)!r}; expected is {_FORM}, port and database numbers"
+                f"store is {hide_password(store)!r}; expected is {form}, port and database numbers"
             ) from None
-        if url.scheme not in SCHEMES or not url.hostname or database < 0 or url.fragment:
-            raise ConfigError(f"store is {hide_password(store)!r}; expected is {_FORM}")
+        if url.scheme not in SCHEMES or database < 0 or url.fragment or (is_cluster and database):
+            raise ConfigError(f"store is {hide_password(store)!r}; expected is {form}")
+        username, _, password = credentials.partition(":")
         return cls(
-            host=url.hostname,
-            port=port,
+            places=places,
             database=database,
-            username=unquote(url.username) if url.username else None,
-            password=unquote(url.password) if url.password else None,
-            tls=url.scheme == "rediss",
+            username=unquote(username) or None,
+            password=unquote(password) or None,
+            tls=scheme.startswith("rediss"),
             prefix=_prefix(store, url),
+            is_cluster=is_cluster,
         )
+
+
+def _place(text: str) -> Place:
+    """Read host and port.
+
+    Raises:
+        ValueError: it has no host, or the port is no number.
+    """
+    url = urlsplit(f"//{text}")
+    if not url.hostname:
+        raise ValueError(text)
+    return url.hostname, url.port or _PORT
 
 
 def _prefix(store: str, url: SplitResult) -> str:

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Final
 
 from triows.bus import Bus, Tell, Told
-from triows.bus.address import Address
+from triows.bus.address import SCHEMES, Address
 from triows.bus.memory import MemoryBus
 from triows.bus.sqlite import SQLiteBus
 from triows.config import LogLimits, hide_password
 from triows.errors import ConfigError
 
 _SQLITE: Final = "sqlite:///"
-_REDIS: Final = ("redis:", "rediss:")
+_REDIS: Final = tuple(f"{scheme}:" for scheme in SCHEMES)
 
 
 def open_bus(store: str, limits: LogLimits, tell: Tell, told: Told) -> Bus:
@@ -40,7 +40,8 @@ def open_bus(store: str, limits: LogLimits, tell: Tell, told: Told) -> Bus:
         return SQLiteBus(Path(path), limits, tell, told)
     raise ConfigError(
         f"store is {store!r}; known are 'memory://', 'sqlite:///relative/file', "
-        "'sqlite:////absolute/file' and 'redis://host:port/database'"
+        "'sqlite:////absolute/file', 'redis://host:port/database' and "
+        "'redis+cluster://host:port,host:port'"
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final, final
 
 import attrs
@@ -19,7 +19,7 @@ import trio
 from triows.bus import Tell
 from triows.bus.envelope import Entry, News, read_news, try_entry
 from triows.bus.keys import Keys
-from triows.bus.link import Call, Link
+from triows.bus.links import Call, Links
 from triows.bus.replica import Replica
 from triows.bus.scripts import LOOK
 from triows.bus.tail import Shelf
@@ -57,7 +57,7 @@ class Follower:
 
     def __init__(
         self,
-        link: Link,
+        link: Links,
         keys: Keys,
         limits: LogLimits,
         tell: Tell,
@@ -72,7 +72,6 @@ class Follower:
         self._tell = tell
         self._renewed = renewed
         self._attended: Counter[Patterns] = Counter()
-        self._generation = 0  # of the connection
         self._wanted: dict[str, Replica] = {}  # Redis is to be asked how they stand
         self._later: dict[str, Replica] = {}  # it was, and gave no answer
         self._lot = trio.lowlevel.ParkingLot()
@@ -106,43 +105,36 @@ class Follower:
     def _begin(self, channel: str) -> Replica:
         log = Replica(channel, self._limits, trio.current_time())
         self.shelf.add(log)
-        self._link.say(b"SUBSCRIBE", self._keys.news(channel))
+        self._link.subscribe(self._keys.news(channel))
         return log
 
     def attend(self, patterns: Patterns) -> None:
         """Listen to channels that match, also while they are not in memory here."""
         self._attended[patterns] += 1
-        if self._attended[patterns] == 1 and (names := self._keys.all_news(patterns)):
-            self._link.say(b"PSUBSCRIBE", *names)
+        if self._attended[patterns] == 1:
+            self._link.subscribe(*self._keys.all_news(patterns))
 
     def neglect(self, patterns: Patterns) -> None:
         """Undo one `attend`."""
         self._attended[patterns] -= 1
         if not self._attended[patterns]:
             del self._attended[patterns]
-            others = {name for other in self._attended for name in self._keys.all_news(other)}
-            if names := set(self._keys.all_news(patterns)) - others:
-                self._link.say(b"PUNSUBSCRIBE", *names)
+            self._link.unsubscribe(*self._keys.all_news(patterns))
 
     # Heard
 
-    def welcome(self) -> None:
-        """Listen to what is live on a new connection, and ask for what was missed."""
-        self._generation += 1
-        channels = [self._keys.news(log.channel) for log in self.shelf]
-        for first in range(0, len(channels), 1000):
-            self._link.say(b"SUBSCRIBE", *channels[first : first + 1000])
-        for patterns in self._attended:
-            if names := self._keys.all_news(patterns):
-                self._link.say(b"PSUBSCRIBE", *names)
-        self._later.clear()
-        for log in self.shelf:
-            self.doubt(log)
+    def miss(self, names: Collection[bytes]) -> None:
+        """Ask for what was not heard under these names."""
+        for name in names:
+            log = self.shelf.get(self._keys.heard(name, b"")[0])
+            if log is not None:
+                self.doubt(log)
 
     def hear(self, name: bytes, text: bytes) -> None:
         """Take what was told of a channel; never waits."""
         try:
-            channel = check_channel(self._keys.channel(name))
+            channel, text = self._keys.heard(name, text)
+            check_channel(channel)
         except (ValueError, RequestError):
             logger.warning("news of %.80r, which is no channel: left out", name)
             return
@@ -177,6 +169,7 @@ class Follower:
 
     def doubt(self, log: Replica) -> None:
         """Ask Redis how a log stands before anything more is believed of it."""
+        log.doubts += 1
         log.is_current = False
         self._want(log)
 
@@ -204,7 +197,7 @@ class Follower:
 
     async def _look(self, logs: list[Replica]) -> None:
         """Ask Redis how logs stand, and have them stand so here."""
-        generation = self._generation
+        doubts = [log.doubts for log in logs]
         fresh = [Replica(log.channel, self._limits, 0).epoch for log in logs]
         calls = [self._call(log, epoch) for log, epoch in zip(logs, fresh, strict=True)]
         events = [log.looked for log in logs]
@@ -214,13 +207,13 @@ class Follower:
             replies = await self._link.run_scripts(calls)
         except RequestError as error:
             replies = [error] * len(logs)
-        for log, reply, event in zip(logs, replies, events, strict=True):
+        for log, reply, event, before in zip(logs, replies, events, doubts, strict=True):
             if isinstance(reply, RequestError):
                 self._put_off(log, reply)
             else:
                 log.error = None
                 self._apply(log, reply)
-                if generation == self._generation:
+                if log.doubts == before:
                     self._catch_up(log)
             event.set()
 
@@ -304,7 +297,7 @@ class Follower:
         self._later.pop(log.channel, None)
         log.is_current = False
         log.looked.set()
-        self._link.say(b"UNSUBSCRIBE", self._keys.news(log.channel))
+        self._link.unsubscribe(self._keys.news(log.channel))
 
     def __iter__(self) -> Iterator[Replica]:
         return (log for log in self.shelf if log.is_known)

@@ -11,46 +11,41 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from itertools import count
-from typing import Any, Final, NamedTuple, TypeAlias, cast, final
+from typing import Any, Final, cast, final
 
 import trio
 from coredis.connection import TCPConnection
 from coredis.exceptions import ConnectionError as Disconnected
-from coredis.exceptions import NoScriptError, RedisError, ResponseError
+from coredis.exceptions import MovedError, NoScriptError, RedisError
 
 from triows.bus.address import Address
-from triows.bus.connecting import Command, connect, first_error, reason_of, waiting_pushes
-from triows.bus.scripts import SCRIPTS, Script
+from triows.bus.connecting import (
+    ANSWER_TIMEOUT,
+    START_TIMEOUT,
+    Command,
+    connect,
+    prepare,
+    probe,
+    reason_of,
+    try_once,
+    unusable,
+    waiting_pushes,
+)
+from triows.bus.keys import subscriptions
+from triows.bus.links import RETRY_AFTER, Call, Missed, Moved, Push, Reply
+from triows.bus.scripts import Script
 from triows.errors import ErrorCode, RequestError
 
 logger = logging.getLogger("triows.redis")
 
-ANSWER_TIMEOUT: Final = 4.0
-"""Seconds the answer to a command may take; then the connection is given up."""
-
-START_TIMEOUT: Final = 3.0
-"""Seconds for which a server that starts waits for a Redis that is not there yet."""
-
 PING_INTERVAL: Final = 2.0
 """Seconds between two looks whether the connection is alive."""
 
-RETRY_AFTER: Final = 1.0
-"""Seconds after which those who were refused may try again."""
-
 _LEAST_DELAY: Final = 0.1  # seconds before a connection is tried again; doubles
 _MOST_DELAY: Final = 2.0
-
-Reply: TypeAlias = "list[Any] | RequestError"
-
-
-class Call(NamedTuple):
-    """A script to be run: its keys, and its arguments behind the tag."""
-
-    script: Script
-    keys: tuple[bytes, ...]
-    values: tuple[bytes | int, ...]
 
 
 @final
@@ -59,25 +54,29 @@ class Link:
 
     Args:
         address: of the Redis.
-        push: told of each message of a channel subscribed to, and its name; never waits.
-        welcome: called with each new connection, before it is used for anything else.
+        push: told of each message that is heard.
+        missed: told of what was subscribed to, on each new connection.
 
     Attributes:
+        address: of the Redis.
         offset: seconds to add to Redis' time for the monotonic one here.
         commands: how many were sent, for statistics.
+        failing: called when there is no connection any more, or could not be made.
+        deprived: told of a name that a node of a cluster lets nobody hear any more.
     """
 
-    def __init__(
-        self,
-        address: Address,
-        push: Callable[[bytes, bytes], None],
-        welcome: Callable[[], None],
-    ) -> None:
+    failing: Callable[[], None] = staticmethod(lambda: None)
+    deprived: Callable[[bytes], None] = staticmethod(lambda _: None)
+
+    def __init__(self, address: Address, push: Push, missed: Missed) -> None:
         self.offset = 0.0
         self.commands = 0
-        self._address = address
+        self.address = address
         self._push = push
-        self._welcome = welcome
+        self._missed = missed
+        self._names: Counter[bytes] = Counter()  # subscribed to
+        self._checked: Awaitable[Any] | None = None  # the reply that shows whether it may be
+        self._subscribed = trio.Event()
         self._connection: TCPConnection | None = None
         self._failure: str | None = None  # why there is none, if it was tried
         self._changed = trio.Event()  # the connection is there, or was tried for
@@ -113,7 +112,7 @@ class Link:
             if isinstance(reply, NoScriptError):
                 self._drop("its scripts are gone")
             if isinstance(reply, BaseException):
-                found.append(self._refusal(str(reply)))
+                found.append(self._refuse(reply))
             elif not isinstance(reply, list) or reply[0] != b"%d" % tag:
                 # An error that belonged to no command, a subscription for example, has taken the
                 # place of a reply: from there on none says what it seems to say.
@@ -137,20 +136,57 @@ class Link:
         """
         (reply,) = await self._ask([Command(cast("bytes", command[0]), command[1:])])
         if isinstance(reply, BaseException):
-            raise self._refusal(str(reply))
+            raise self._refuse(reply)
         return reply
 
-    def say(self, *command: bytes) -> None:
-        """Send a command that has no reply of its own, if there is a connection."""
-        if self._connection is not None and self._connection.usable:
-            self.commands += 1
-            self._connection.send_command(*command)
+    async def try_ask(self, *command: bytes) -> Any:
+        """Send one command, on a connection of its own if there is none; return None if there is
+        no reply.
+        """
+        try:
+            if self._connection is not None:
+                return await self.ask(*command)
+        except RequestError:
+            return None
+        replies = await try_once(self.address, self._tls, [command])
+        return None if isinstance(replies, RedisError) else replies[0]
 
     def tell(self, *command: bytes) -> None:
         """Send a command whose reply is of no interest, if there is a connection."""
         if self._connection is not None and self._connection.usable:
             self.commands += 1
             self._connection.create_request(*command, timeout=ANSWER_TIMEOUT)
+
+    def subscribe(self, *names: bytes) -> None:
+        """Hear what is told there, on each connection, until `unsubscribe` was called as often."""
+        new = {name for name in names if not self._names[name]}
+        self._names.update(names)
+        self._say(b"SUBSCRIBE", new)
+
+    def unsubscribe(self, *names: bytes) -> None:
+        """Undo one `subscribe`."""
+        self._names.subtract(names)
+        gone = {name for name in names if self._names[name] <= 0}
+        for name in gone:
+            del self._names[name]
+        self._say(b"UNSUBSCRIBE", gone)
+
+    def forget(self, name: bytes) -> None:
+        """Subscribe to a name no more that is told elsewhere: here nobody can hear it any more."""
+        del self._names[name]
+
+    def _say(self, command: bytes, names: Collection[bytes]) -> None:
+        """Send what has no reply of its own, but when it is refused: an error would then be taken
+        for the reply to what comes next. So that is a command of which it does no harm.
+        """
+        connection = self._connection
+        if not names or connection is None or not connection.usable:
+            return
+        for letter, some in subscriptions(names, sharded=self.address.is_cluster):
+            self.commands += 1
+            connection.send_command(letter + command, *some)
+        self._checked = connection.create_request(b"TIME", timeout=ANSWER_TIMEOUT)
+        self._subscribed.set()
 
     async def _ask(self, commands: list[Command]) -> list[Any]:
         connection = await self._wait_connection()
@@ -175,11 +211,15 @@ class Link:
             await self._changed.wait()
         return self._connection
 
-    def _refusal(self, reason: str) -> RequestError:
-        return RequestError(ErrorCode.UNAVAILABLE, self._sentence(reason), retry_after=RETRY_AFTER)
+    def _refuse(self, error: BaseException) -> RequestError:
+        """Return how what Redis has refused is told."""
+        return self._refusal(str(error), Moved if isinstance(error, MovedError) else RequestError)
+
+    def _refusal(self, reason: str, kind: type[RequestError] = RequestError) -> RequestError:
+        return kind(ErrorCode.UNAVAILABLE, self._sentence(reason), retry_after=RETRY_AFTER)
 
     def _sentence(self, reason: str) -> str:
-        return f"Redis at {self._address} cannot be used: {reason}"
+        return unusable(self.address, reason)
 
     # Made and lost
 
@@ -204,50 +244,13 @@ class Link:
             await trio.sleep(delay)
             delay = min(delay * 2, _MOST_DELAY)
 
-    async def probe(self, *commands: tuple[bytes, ...]) -> Any:
-        """Make a connection, send commands, and let it go; tried again for `START_TIMEOUT`, as a
-        Redis may be on its way up. Returns the last reply.
+    async def probe(self, *commands: tuple[bytes, ...]) -> list[Any]:
+        """Make a connection, send commands, let it go, and return the replies.
 
         Raises:
-            RequestError: saying what is wrong.
+            ConfigError: saying what is wrong, and what to do.
         """
-        give_up = trio.current_time() + START_TIMEOUT
-        while True:
-            reply = await self._try([Command(name, tuple(values)) for name, *values in commands])
-            if not isinstance(reply, RedisError):
-                return reply
-            # What Redis itself has answered, a wrong password for example, will not change.
-            if isinstance(reply, ResponseError) or trio.current_time() > give_up:
-                raise self._refusal(reason_of(reply)) from reply
-            await trio.sleep(_LEAST_DELAY)
-
-    async def _try(self, commands: list[Command]) -> Any:
-        """Make a connection, and let it go; return the last reply, or what was wrong."""
-        try:
-            async with trio.open_nursery() as nursery:
-                connection = await connect(self._address, self._tls, nursery)
-                replies = await self._prepare(connection, *commands)
-                nursery.cancel_scope.cancel(reason="it was only to be tried")
-        except RedisError as error:
-            return error
-        except BaseExceptionGroup as group:
-            errors, others = group.split(RedisError)
-            if others is not None:
-                raise others from None
-            assert errors is not None
-            return first_error(errors)
-        return next((r for r in replies if isinstance(r, RedisError)), replies[-1])
-
-    async def _prepare(self, connection: TCPConnection, *more: Command) -> list[Any]:
-        """Load the scripts, find out what time it is there, and do more; return the replies."""
-        commands = [Command(b"SCRIPT LOAD", (script.text,)) for script in SCRIPTS]
-        began = trio.current_time()
-        batch = connection.create_request_batch(
-            cast("Any", [Command(b"TIME", ()), *commands, *more]), ANSWER_TIMEOUT
-        )
-        replies = await batch.get_result()
-        self._read_time(replies[0], began)
-        return list(replies)
+        return await probe(self.address, self._tls, commands, START_TIMEOUT)
 
     def _read_time(self, reply: Any, began: float) -> None:
         if isinstance(reply, list):
@@ -256,19 +259,24 @@ class Link:
 
     async def _serve(self) -> None:
         async with trio.open_nursery() as nursery:
-            connection = await connect(self._address, self._tls, nursery)
-            for reply in await self._prepare(connection):
+            connection = await connect(self.address, self._tls, nursery)
+            began = trio.current_time()
+            for reply in (replies := await prepare(connection, self.address)):
                 if isinstance(reply, Exception):
                     raise reply if isinstance(reply, RedisError) else Disconnected(str(reply))
+            self._read_time(replies[0], began)
             if self._failure is not None:
-                logger.info("Redis at %s can be used again", self._address)
+                logger.info("Redis at %s can be used again", self.address)
             self._failure = None
             self._connection = connection
             nursery.start_soon(self._listen, connection, nursery.cancel_scope)
             nursery.start_soon(self._ping, connection)
-            self._welcome()
+            nursery.start_soon(self._check)
+            self._say(b"SUBSCRIBE", self._names)
+            self._missed(self._names)
             self._tell_change()
         self._connection = None
+        self.failing()
 
     async def _listen(self, connection: TCPConnection, scope: trio.CancelScope) -> None:
         try:
@@ -283,10 +291,13 @@ class Link:
             scope.cancel(reason="the connection to Redis is lost")
 
     def _hand_on(self, push: Any) -> None:
-        if push[0] == b"message":
+        if push[0] in (b"message", b"smessage"):
             self._push(cast("bytes", push[1]), cast("bytes", push[2]))
         elif push[0] == b"pmessage":
             self._push(cast("bytes", push[2]), cast("bytes", push[3]))
+        elif push[0] == b"sunsubscribe" and push[1] in self._names:  # its slot is elsewhere now
+            del self._names[push[1]]
+            self.deprived(push[1])
 
     async def _ping(self, connection: TCPConnection) -> None:
         while True:
@@ -298,11 +309,24 @@ class Link:
                 if not connection.usable:
                     return
 
+    async def _check(self) -> None:
+        """Give the connection up if it was refused to hear something."""
+        while True:
+            await self._subscribed.wait()
+            self._subscribed = trio.Event()
+            assert self._checked is not None
+            try:
+                await self._checked
+            except (Disconnected, TimeoutError):
+                pass  # lost, which others notice
+            except RedisError as error:
+                self._drop(f"a subscription was refused: {error}")
+
     def _drop(self, reason: str) -> None:
         """Give the connection up: the next one is made at once."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            logger.error("Redis at %s: %s; connecting again", self._address, reason)
+            logger.error("Redis at %s: %s; connecting again", self.address, reason)
             connection.invalidate(reason)
 
     def _fail(self, reason: str) -> None:
@@ -310,6 +334,12 @@ class Link:
         if self._failure is None:
             logger.error("%s; publishing is refused until it can be", self._sentence(reason))
         self._failure = reason
+        self._tell_change()
+        self.failing()
+
+    def retire(self) -> None:
+        """Refuse all from now on: others have what was here. `run` is to be cancelled, too."""
+        self._failure = "it has no part of the cluster any more"
         self._tell_change()
 
     def _tell_change(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Collection
 from itertools import count
 from typing import Any, Final, final
 
@@ -15,9 +16,9 @@ import msgspec
 import trio
 
 from triows.auth import Revocation
-from triows.bus import Presence, Present, Told
+from triows.bus import Bus, Presence, Told
 from triows.bus.keys import Keys
-from triows.bus.link import RETRY_AFTER, Call, Link
+from triows.bus.links import RETRY_AFTER, Call, Links
 from triows.bus.scripts import REVOKE
 from triows.codec import encode_json
 from triows.errors import ErrorCode, RequestError
@@ -36,6 +37,14 @@ class _Question(msgspec.Struct, tag="present"):
     number: int
 
 
+class _Search(msgspec.Struct, tag="known"):
+    """What do you know of this connection?"""
+
+    connection: str
+    node: str
+    number: int
+
+
 class _Revoked(msgspec.Struct, tag="revoked"):
     """These tokens are believed no more."""
 
@@ -44,14 +53,14 @@ class _Revoked(msgspec.Struct, tag="revoked"):
 
 
 class _Answer(msgspec.Struct, tag="here"):
-    """So many, and these."""
+    """So many, and these: connections."""
 
     number: int
     count: int
     connections: list[dict[str, Any]]
 
 
-_decoder: Final = msgspec.json.Decoder(_Question | _Answer | _Revoked)
+_decoder: Final = msgspec.json.Decoder(_Question | _Search | _Answer | _Revoked)
 
 
 class _Asked:
@@ -75,27 +84,28 @@ class Nodes:
     Args:
         link: the connection.
         keys: names.
-        present_here: says who watches a channel here.
+        here: says what is known of this process.
         told: told of each revocation.
     """
 
-    def __init__(self, link: Link, keys: Keys, present_here: Present, told: Told) -> None:
+    def __init__(self, link: Links, keys: Keys, here: Bus, told: Told) -> None:
         self.id = secrets.token_hex(6)
         self._link = link
         self._keys = keys
-        self._present_here = present_here
+        self._here = here
         self._told = told
-        self._is_new = trio.Event()  # the connection: what was revoked meanwhile is to be read
+        self._is_new = trio.Event()  # what is heard: what was revoked before is to be read
         self._numbers = count(1)
         self._asked: dict[int, _Asked] = {}
 
-    def welcome(self) -> None:
-        """Listen, on a new connection."""
-        self._link.say(b"SUBSCRIBE", self._keys.control, self._keys.node(self.id))
-        self._is_new.set()
+    def miss(self, names: Collection[bytes]) -> None:
+        """Read what was revoked while others were not heard."""
+        if self._keys.control in names:
+            self._is_new.set()
 
     async def run(self) -> None:
-        """Read what was revoked while there was no connection, until cancelled."""
+        """Listen to the others, until cancelled, and read what was not heard."""
+        self._link.subscribe(self._keys.control, self._keys.node(self.id))
         while True:
             await self._is_new.wait()
             self._is_new = trio.Event()
@@ -134,7 +144,10 @@ class Nodes:
             whom = f"user:{revocation.user}"
         try:
             text = encode_json(_Revoked(whom, revocation.at))
-            values = (whom.encode(), b"%f" % revocation.at, self._keys.control, text)
+            values = (
+                *(whom.encode(), b"%f" % revocation.at),
+                *(self._keys.publish, self._keys.control, text),
+            )
         except ValueError as error:
             reason = f"a revocation that cannot be stored: {error}"
             raise RequestError(ErrorCode.BAD_REQUEST, reason) from None
@@ -166,27 +179,47 @@ class Nodes:
         Raises:
             RequestError: `unavailable`.
         """
-        number, asked = next(self._numbers), _Asked()
-        self._asked[number] = asked
+        answers = await self._ask(_Question(channel, self.id, next(self._numbers)))
+        here = Presence.of(self._here.present_here(channel))
+        return Presence(
+            here.count + sum(answer.count for answer in answers),
+            [*here.connections, *(c for answer in answers for c in answer.connections)],
+        )
+
+    async def known(self, connection: str) -> dict[str, object] | None:
+        """Return what a node knows of a connection, if one does that answers in time.
+
+        Raises:
+            RequestError: `unavailable`.
+        """
+        here = self._here.known_here(connection)
+        if here is not None:
+            return here
+        answers = await self._ask(_Search(connection, self.id, next(self._numbers)))
+        return next((found for answer in answers for found in answer.connections), None)
+
+    async def _ask(self, question: _Question | _Search) -> list[_Answer]:
+        asked = self._asked[question.number] = _Asked()
         try:
-            question = encode_json(_Question(channel, self.id, number))
-            heard = await self._link.ask(b"PUBLISH", self._keys.control, question)
+            heard = await self._link.ask(
+                self._keys.publish, self._keys.control, encode_json(question)
+            )
             asked.expected = heard - 1  # we have, too
             asked.look()
             with trio.move_on_after(ANSWER_TIMEOUT):
                 await asked.complete.wait()
         finally:
-            del self._asked[number]
-        here = Presence.of(self._present_here(channel))
-        return Presence(
-            here.count + sum(answer.count for answer in asked.answers),
-            [*here.connections, *(c for answer in asked.answers for c in answer.connections)],
-        )
+            del self._asked[question.number]
+        return asked.answers
 
-    def _answer(self, question: _Question) -> None:
-        here = Presence.of(self._present_here(question.channel))
+    def _answer(self, question: _Question | _Search) -> None:
+        if isinstance(question, _Search):
+            known = self._here.known_here(question.connection)
+            here = Presence.of([] if known is None else [known])
+        else:
+            here = Presence.of(self._here.present_here(question.channel))
         answer = _Answer(question.number, here.count, here.connections)
-        self._link.tell(b"PUBLISH", self._keys.node(question.node), encode_json(answer))
+        self._link.tell(self._keys.publish, self._keys.node(question.node), encode_json(answer))
 
     def _take(self, answer: _Answer) -> None:
         asked = self._asked.get(answer.number)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Final, NamedTuple, Self, final
 
 import trio
@@ -18,15 +18,17 @@ from triows.auth import Revocation
 from triows.bus import Bus, ChannelState, Done, Presence, Tell, Told
 from triows.bus.address import Address
 from triows.bus.channels import ChannelList
+from triows.bus.cluster import Cluster
 from triows.bus.envelope import Entry, News, encode_members, try_entry
 from triows.bus.follower import Follower
-from triows.bus.keys import Keys
-from triows.bus.link import RETRY_AFTER, Call, Link
+from triows.bus.keys import ClusterKeys, Keys
+from triows.bus.link import Link
+from triows.bus.links import RETRY_AFTER, Call, Links
 from triows.bus.nodes import Nodes
 from triows.bus.replica import Replica, encode_all
 from triows.bus.scripts import LOOK, PUBLISH, READ
 from triows.config import LogLimits
-from triows.errors import ConfigError, ErrorCode, RequestError
+from triows.errors import ErrorCode, RequestError
 from triows.frames import frame_payload
 from triows.logs import MAX_IDS, Log, Slice, id_key
 from triows.messages import Message, MessageType, Patterns, Position, Receipt
@@ -61,7 +63,7 @@ class RedisBus(Bus):
     """Keeps every log in Redis, and the ends of those watched here in memory.
 
     Args:
-        address: of the Redis.
+        address: of the Redis, or of a cluster.
         limits: what is kept, and how much of it in memory.
         tell: told of each log that has grown.
         told: told of each revocation, of whichever node.
@@ -69,14 +71,18 @@ class RedisBus(Bus):
 
     def __init__(self, address: Address, limits: LogLimits, tell: Tell, told: Told) -> None:
         self._address = address
-        self._keys = Keys(address.prefix, address.database)
-        self._link = Link(address, self._hear, self._welcome)
+        self._keys: Keys
+        self._link: Links
+        if address.is_cluster:
+            self._keys = ClusterKeys(address.prefix)
+            self._link = Cluster(address, self._hear, self._miss)
+        else:
+            self._keys = Keys(address.prefix, address.database)
+            self._link = Link(address, self._hear, self._miss)
         self._follower = Follower(
             self._link, self._keys, limits, tell, lambda log: self.renewed(log)
         )
-        self._nodes = Nodes(
-            self._link, self._keys, lambda channel: self.present_here(channel), told
-        )
+        self._nodes = Nodes(self._link, self._keys, self, told)
         self._list = ChannelList(self._link, self._keys)
         self._values = (
             *(round(limits.idempotency_window * 1e6), MAX_IDS, limits.max_messages),
@@ -93,16 +99,10 @@ class RedisBus(Bus):
         Raises:
             ConfigError: naming its address, what is wrong, and what to do.
         """
-        try:
-            revocations = await self._link.probe(
-                (b"PUBLISH", self._keys.node("nobody"), b""),  # whether we may
-                (b"HGETALL", self._keys.revocations),
-            )
-        except RequestError as error:
-            raise ConfigError(
-                f"{error.message}; start it, or set store to another (its user, password and "
-                "database have to be right, too)"
-            ) from error
+        _, revocations = await self._link.probe(
+            (self._keys.publish, self._keys.node("nobody"), b""),  # whether we may
+            (b"HGETALL", self._keys.revocations),
+        )
         self._nodes.obey(revocations)
         return self
 
@@ -157,8 +157,8 @@ class RedisBus(Bus):
                 encode_members(message),
                 (message.raw or b"{}") if is_end else b"",
                 *self._values,
-                self._keys.news(channel),
                 channel.encode(),
+                *(self._keys.publish, self._keys.news(channel), self._keys.shared_news(channel)),
             )
         except ValueError as error:  # halves of characters: a token's JSON may have them
             reason = f"a message that cannot be stored: {error}"
@@ -318,6 +318,10 @@ class RedisBus(Bus):
         """Return who watches a channel, on all nodes."""
         return await self._nodes.present(channel)
 
+    async def known(self, connection: str) -> dict[str, object] | None:
+        """Return what is known of a connection, on all nodes."""
+        return await self._nodes.known(connection)
+
     async def revoke(self, revocation: Revocation) -> None:
         """Have a revocation appended, and told to all nodes."""
         await self._nodes.revoke(revocation)
@@ -328,9 +332,9 @@ class RedisBus(Bus):
         if not self._nodes.hear(name, text):
             self._follower.hear(name, text)
 
-    def _welcome(self) -> None:
-        self._nodes.welcome()
-        self._follower.welcome()
+    def _miss(self, names: Collection[bytes]) -> None:
+        self._nodes.miss(names)
+        self._follower.miss(names)
 
 
 def _unreadable(log: Log, offset: int) -> RequestError:

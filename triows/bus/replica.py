@@ -24,6 +24,7 @@ class Replica(Shelved):
 
     Attributes:
         announced: offset from which on it is told of, of a log that nobody here had asked for; 0.
+        doubts: how often it was doubted, so that an answer asked for before is not believed.
         at: time of its newest message, in Redis' microseconds; 0 if it was not seen.
         is_known: whether Redis has told how it stands, once.
         is_current: whether what is heard follows on what is here; else Redis is asked.
@@ -38,6 +39,7 @@ class Replica(Shelved):
         "_ahead_size",
         "announced",
         "at",
+        "doubts",
         "error",
         "is_current",
         "is_known",
@@ -50,6 +52,7 @@ class Replica(Shelved):
         super().__init__(channel, limits, now)
         self.announced = 0
         self.at = 0
+        self.doubts = 0
         self.is_known = False
         self.is_current = False
         self.stored_bytes = 0

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Final
 
 import triows
 from triows.cli.api import Api
 from triows.cli.output import harmless, styled
 from triows.cli.units import ago, amount, size
 
+ID_LENGTH: Final = 36
+"""Characters of a connection's id."""
+
 
 async def why(api: Api, connection: str, *, colour: bool) -> int:
     """Print why a connection was closed, or how it is doing; return the exit status.
 
     Args:
-        connection: its id, or the first characters of it if no other begins so.
+        connection: its id; or the first characters of it, if it is one of the server asked and no
+            other begins so.
     """
-    id_ = await _find(api, connection)
+    # A whole id is looked for on all servers.
+    id_ = connection if len(connection) == ID_LENGTH else await _find(api, connection)
     answer = await api.get(f"/api/connections/{id_}")
     lines = _closed(answer) if answer["state"] == "closed" else _still_open(answer)
     for name, value in lines:

@@ -9,7 +9,7 @@ import attrs
 import msgspec
 from starlette.responses import Response
 
-from triows.errors import ErrorCode, RequestError, may_reconnect
+from triows.errors import ErrorCode, RequestError
 from triows.http.answers import answer, empty
 from triows.http.call import Call
 from triows.http.metrics import METRICS_TYPE, expose
@@ -36,17 +36,13 @@ async def connections(call: Call) -> Response:
     return answer(found)
 
 
-async def connection(call: Call) -> Response:  # noqa: ASYNC124 awaited like all of its kind
-    """Answer how one connection is doing, or why it ended."""
-    registry, id_ = call.rooms.administration.registry, unquote(call.path["id"])
-    member = registry.get(id_)
-    if member is not None:
-        return answer(attrs.asdict(member.statistics()))
-    for closed in reversed(registry.closed):
-        if closed.last.id == id_:
-            advice = "reconnect" if may_reconnect(closed.code) else "stay away"
-            return answer({"state": "closed", **attrs.asdict(closed), "advice": advice})
-    raise _unknown(id_)
+async def connection(call: Call) -> Response:
+    """Answer how one connection is doing, or why it ended, on whichever server."""
+    id_ = unquote(call.path["id"])
+    found = await call.rooms.services.bus.known(id_)
+    if found is None:
+        raise _unknown(id_)
+    return answer(found)
 
 
 async def disconnect(call: Call) -> Response:  # noqa: ASYNC124 awaited like all of its kind

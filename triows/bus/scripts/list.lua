@@ -1,12 +1,13 @@
 -- Tells how channels stand, by name, and forgets the names of those that are kept no more.
 -- KEYS: index
--- ARGV: tag, prefix of all keys, lowest and highest name (as ZRANGEBYLEX wants them), how many
+-- ARGV: tag, what stands before and after a name in the key of its state, lowest and highest name
+--   (as ZRANGEBYLEX wants them), how many
 -- Returns tag, the last name looked at ('' if there are no more), and for each channel: name, epoch,
 --   head, earliest, what the end said (or ''), bytes, opened, latest (µs)
-local names = redis.call('ZRANGEBYLEX', KEYS[1], ARGV[3], ARGV[4], 'LIMIT', 0, ARGV[5])
+local names = redis.call('ZRANGEBYLEX', KEYS[1], ARGV[4], ARGV[5], 'LIMIT', 0, ARGV[6])
 local found = {}
 for _, name in ipairs(names) do
-    local state = redis.call('HMGET', ARGV[2] .. ':{' .. name .. '}:meta',
+    local state = redis.call('HMGET', ARGV[2] .. name .. ARGV[3],
         'epoch', 'head', 'earliest', 'ended', 'bytes', 'opened', 'latest')
     if state[1] then
         found[#found + 1] = {name, state[1], tonumber(state[2] or 0), tonumber(state[3] or 1),
@@ -16,4 +17,4 @@ for _, name in ipairs(names) do
         redis.call('ZREM', KEYS[1], name)
     end
 end
-return {ARGV[1], #names == tonumber(ARGV[5]) and names[#names] or '', found}
+return {ARGV[1], #names == tonumber(ARGV[6]) and names[#names] or '', found}

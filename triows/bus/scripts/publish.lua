@@ -2,7 +2,8 @@
 -- KEYS: meta, stream, ids, order (of the ids), index (of all channels)
 -- ARGV: tag, epoch for a new log, key of the id ('' without), the message as JSON members, what
 --   the end says ('' if it is none), window of ids (µs), most ids, most messages, most bytes,
---   seconds to keep, name of the pub/sub channel, name of the channel
+--   seconds to keep, name of the channel, command that tells, where, and where those listen who
+--   hear many channels ('' without)
 -- Returns tag, outcome (0 kept, 1 known already, 2 ended), epoch, offset, time (µs), earliest
 local meta, stream, ids, order = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local tag, key, last = ARGV[1], ARGV[3], ARGV[5]
@@ -40,12 +41,10 @@ local id = text(head) .. '-0'
 local added = redis.pcall('XADD', stream, id, 'm', message)
 if type(added) == 'table' and string.find(added.err, 'equal or smaller', 1, true) then
     -- Others have put there what is past the head: it is no message, and it would stay for good.
-    local before = text(head - 1) .. '-0'
-    repeat
-        local entries = redis.call('XRANGE', stream, '(' .. before, '+', 'COUNT', 256)
-        for _, entry in ipairs(entries) do redis.call('XDEL', stream, entry[1]) end
-    until #entries == 0
-    redis.call('XSETID', stream, before)
+    -- The last id of a stream cannot be set back when something was deleted: so it is made anew.
+    local before = redis.call('XRANGE', stream, '-', text(head - 1) .. '-0')
+    redis.call('DEL', stream)
+    for _, entry in ipairs(before) do redis.call('XADD', stream, entry[1], 'm', entry[2][2]) end
     redis.call('XADD', stream, id, 'm', message)
 elseif type(added) == 'table' and added.err then
     return added
@@ -78,7 +77,7 @@ end
 redis.call('HSET', meta, 'head', text(head), 'bytes', text(bytes), 'earliest', text(earliest),
     'oldest', text(oldest), 'latest', text(now))
 if last ~= '' then redis.call('HSET', meta, 'ended', last) end
-if head % 64 == 1 then redis.call('ZADD', KEYS[5], 0, ARGV[12]) end -- now and then: it may be lost
+if head % 64 == 1 then redis.call('ZADD', KEYS[5], 0, ARGV[11]) end -- now and then: it may be lost
 if keep > 0 then
     redis.call('PEXPIRE', meta, keep * 1000)
     redis.call('PEXPIRE', stream, keep * 1000)
@@ -103,6 +102,9 @@ if key ~= '' and window > 0 then
     redis.call('PEXPIRE', order, math.ceil(window / 1000))
 end
 
-redis.call('PUBLISH', ARGV[11],
-    '{"epoch":"' .. epoch .. '","earliest":' .. text(earliest) .. ',"message":' .. message .. '}')
+local news = '{"epoch":"' .. epoch .. '","earliest":' .. text(earliest) .. ',"message":' .. message .. '}'
+redis.call(ARGV[12], ARGV[13], news)
+if ARGV[14] ~= '' and redis.call('PUBSUB', 'SHARDNUMSUB', ARGV[14])[2] > 0 then
+    redis.call(ARGV[12], ARGV[14], ARGV[11] .. '\n' .. news)
+end
 return {tag, 0, epoch, head, now, earliest}
