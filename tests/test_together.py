@@ -43,6 +43,7 @@ _requests = st.lists(_published | _published | _published | _others, max_size=30
 
 async def answer(request: triows.Request) -> object:
     """Handle a command."""
+    await trio.lowlevel.checkpoint()
     return {"for": request.message.data}
 
 

@@ -53,7 +53,8 @@ class Limits:
     max_subscriptions: int = _count(128)
     """Channels one connection may watch (as Centrifugo)."""
     handshake_timeout: float = _limit(5, 0.001)
-    """From the first byte to the last of the opening, and then to the `auth` message."""
+    """For the head of the opening request, and then again for the `auth` message; who does not
+    take the answer has `write_timeout`."""
     handshakes_per_second_per_address: float = _limit(100, 0)
     """Openings from one network address; ten seconds' worth at once. The same, counted apart, of
     HTTP requests without a token that is believed."""

@@ -22,7 +22,7 @@ from triows.application import Request
 from triows.auth import Identity
 from triows.codec import encode_push
 from triows.errors import Close, CloseCode, ConnectionClosed
-from triows.frames import TEXT, Frame, encode_frame
+from triows.frames import TEXT, Frame, encode_close
 from triows.heartbeat import Heartbeat
 from triows.hub import Subscription
 from triows.messages import MessageType
@@ -39,8 +39,6 @@ logger = logging.getLogger("triows.connection")
 BACKLOG: Final = 64 * 1024  # bytes of answers that may wait before the reader stops reading
 TOGETHER: Final = 128  # messages published together: bounds their answers
 HANDLER_QUEUE: Final = 16  # messages that may wait for the application, of one connection
-_CLOSE_FRAME: Final = 0x8
-_GOING_AWAY: Final = encode_frame(int(CloseCode.GOING_AWAY).to_bytes(2, "big"), opcode=_CLOSE_FRAME)
 
 
 @final
@@ -118,9 +116,9 @@ class Connection:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.outgoing.run)
-                self.outgoing.offer(opening(key, subprotocol))
-                if self.identity is not None:
-                    self.outgoing.offer(self._session.greeting())
+                self.outgoing.open(
+                    opening(key, subprotocol), self._session.greeting() if self.identity else b""
+                )
                 self._wire.begin(nursery, rest)
                 del key, rest  # nobody needs them any more
                 await self._be_live()
@@ -138,7 +136,10 @@ class Connection:
             async with trio.open_nursery() as live:
                 self._live = live
                 live.start_soon(self._heartbeat.run)
-                await self._read()
+                await (
+                    self._read()
+                )  # not at all, if the peer was gone before its opening was answered
+                live.cancel_scope.cancel(reason="there is nothing to read any more")
         except* Exception as group:
             self._failed(group)
 
@@ -155,20 +156,19 @@ class Connection:
     def _failed(self, group: BaseExceptionGroup[Exception]) -> None:
         if self.close is None:
             logger.error("connection %s failed", self.id, exc_info=group)
-            self.close = Close(CloseCode.INTERNAL_ERROR, "the server failed")
+            self.request_close(Close(CloseCode.INTERNAL_ERROR, "the server failed"))
         else:  # on the way out: a peer that breaks off in the middle of a close, for example
             logger.debug("connection %s failed while closing", self.id, exc_info=group)
 
     def _leave(self) -> None:
-        """Take the connection out of hub and registry; plain, so that nothing can cancel it."""
-        self._detach()
-        if self.close is None:  # cancelled from outside
-            self.close = Close(CloseCode.GOING_AWAY, "the server was stopped")
-            if self._state == "open" and not self.outgoing.is_blocked:
-                try:
-                    self._transport.try_send(_GOING_AWAY)
-                except OSError:
-                    self._cut = True
+        """Take the connection out of hub and registry; plain, so that nothing can cancel it.
+
+        Cancelled from outside, or failed in the middle of something, it has not said goodbye.
+        """
+        self.request_close(Close(CloseCode.GOING_AWAY, "the server was stopped"))
+        assert self.close is not None
+        if not self._cut:
+            self.outgoing.say_last(encode_close(int(self.close.code)))
         self.outgoing.stop()
         self._state = "closing"
         self._registry.remove(self, self.close)

@@ -53,6 +53,11 @@ def encode_frame(payload: bytes, opcode: int = TEXT) -> bytes:
     return _LARGE(_FIN | opcode, 127, size) + payload
 
 
+def encode_close(code: int) -> bytes:
+    """Return a close frame without a reason."""
+    return encode_frame(code.to_bytes(2, "big"), opcode=CONTROL)
+
+
 def frame_payload(frame: bytes) -> bytes:
     """Return the payload of one frame made by `encode_frame`."""
     return frame[{126: 4, 127: 10}.get(frame[1], 2) :]

@@ -49,8 +49,8 @@ class Subscriber(Protocol):
         """Send what can be sent without waiting."""
 
     def deliver(self, subscription: Subscription, piece: Slice, now: float) -> bool:
-        """Send the next piece of one subscription; false, and nothing done, if there is more
-        to do than that.
+        """Send the next piece of one subscription, if there is nothing else to do; false if there
+        is more to do than that.
         """
 
     def request_close(self, close: Close) -> None:
@@ -297,6 +297,7 @@ class Hub:
                 self._delay(subscription)
             if not number % _CHECK_EVERY and turn.is_over():
                 await turn.pause()
+                piece = None  # the log may have begun anew
 
     def _delay(self, subscription: Subscription) -> None:
         """Leave a subscription that needs more than the next piece to `flush`."""

@@ -61,6 +61,7 @@ class Sender:
         "_hub",
         "_owner",
         "_parting",
+        "_parting_at",
         "_progress",
         "_replies",
         "_stopped",
@@ -91,11 +92,20 @@ class Sender:
         self._wake, self._woken = trio.open_memory_channel[None](1)  # to the writer
         self._progress: trio.Event | None = None  # set when replies are taken, or all is sent
         self._parting: Close | None = None  # asked for once the peer has all that is its
+        self._parting_at: dict[Subscription, int] = {}  # offsets up to which that is
         self._closed = False  # a close frame was said: nothing may follow it
         self._stopped = False
         self._ending = False  # one of these three
 
     # For the connection
+
+    def open(self, answer: bytes, greeting: bytes) -> None:
+        """Send the answer to the opening handshake at once, and the first frame, if there is one:
+        whatever else is said comes after it.
+        """
+        self._replies.append(answer + greeting)
+        self.reply_size += len(answer) + len(greeting)
+        self.flush(self.active_at)
 
     def offer(self, frame: bytes) -> None:
         """Send a frame with the next flush, ahead of what the logs have; never waits.
@@ -110,7 +120,12 @@ class Sender:
             self._hub.ready(self)
 
     async def output(self, data: bytes) -> None:
-        """Send a control frame at once; returns when it is on its way."""
+        """Send a control frame at once; returns when it is on its way.
+
+        After a close frame it is dropped (RFC 6455 section 5.5.1).
+        """
+        if self._closed:
+            return
         if is_close(data):
             self._closed = self._ending = True
         self._replies.append(data)
@@ -129,9 +144,16 @@ class Sender:
         while self._replies or self._unsent is not None:
             await self._wait_progress()
 
+    def say_last(self, frame: bytes) -> None:
+        """Send a close frame if none was said and the socket takes it now; nothing follows it."""
+        if not self._closed and not self._stopped and self._unsent is None:
+            self._closed = self._ending = True
+            self._send(frame)
+
     def part(self, close: Close) -> None:
         """Have the connection closed as soon as everything published so far has been sent."""
         self._parting = close
+        self._parting_at = {s: s.log.head for s in self._owner.subscriptions.values()}
         self._ending = True
         self._part_if_current()
 
@@ -150,7 +172,7 @@ class Sender:
             and self._unsent is None
             and not self._replies
             and not self._owner.unanswered
-            and not any(s.lag for s in self._owner.subscriptions.values())
+            and not any(s.lag and s.cursor < at for s, at in self._parting_at.items() if s.active)
         ):
             self._owner.request_close(self._parting)
 
@@ -169,16 +191,18 @@ class Sender:
         self.queued = False
         if self._unsent is not None or self._stopped:
             return
+        self._part_if_current()  # before more is pulled, and the socket is full again
         data = self._pull(now)
         if data and not self._send(data):
             return
+        self._part_if_current()
         if self.stale and not self._closed:
             self._hub.ready(self)
-        elif self._parting is not None:
-            self._part_if_current()
 
     def deliver(self, subscription: Subscription, piece: Slice, now: float) -> bool:
-        """Send the next piece of one subscription, if there is nothing else to do."""
+        """Send the next piece of one subscription, if there is nothing else to do; true if that
+        brought it up to date.
+        """
         # `queued` says that there are answers, or other subscriptions to see to.
         if self.queued or self._unsent is not None or self._ending:
             return False

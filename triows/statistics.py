@@ -90,7 +90,7 @@ class ServerStatistics:
     """The server as a whole, as it was at one moment.
 
     Attributes:
-        connections: open now, those still opening and event streams included.
+        connections: open now, event streams included.
         opened: connections ever; so closed, by close code, and refused, by HTTP status.
         channels: logs held in memory; with a store on disk, those in use.
         log_bytes: what they are counted with, in memory.

@@ -76,9 +76,11 @@ class _Closing(trio.abc.Stream):
 
     Attributes:
         websocket: its end of the WebSocket.
+        is_heard: whether the peer's close frame was handed over; there will be no other.
     """
 
     def __init__(self, output: Output) -> None:
+        self.is_heard = False
         self.websocket = trio_websocket.WebSocketConnection(self, _Opened())
         self._output = output
         self._given = b""  # handed over, not taken yet
@@ -92,6 +94,7 @@ class _Closing(trio.abc.Stream):
     async def feed(self, frame: bytes) -> None:
         """Hand over the peer's close frame; returns when it was answered, if it had to be."""
         self._given = frame
+        self.is_heard = True
         self._arrived.set()
         await self._answered.wait()
 
@@ -146,7 +149,7 @@ class Wire:
         self._pong: trio.Event | None = None  # set when its pong is here
 
     def begin(self, nursery: trio.Nursery, rest: bytes) -> None:
-        """Begin with frames: the opening handshake was answered.
+        """Begin with frames: the answer to the opening handshake comes before them.
 
         Args:
             nursery: runs trio-websocket's task when there is one; its errors come out there.
@@ -159,7 +162,8 @@ class Wire:
         """Return the next messages, of kind TEXT (valid UTF-8) or BINARY: those that came
         together, at least one.
 
-        Control frames that come before them are answered. Cancelled, no message is lost.
+        Control frames that come before them are answered. Cancelled, no text or binary message
+        is lost.
 
         Raises:
             ConnectionClosed: the peer closed, or vanished (1006).
@@ -241,14 +245,14 @@ class Wire:
         reason = close.reason.encode()[:MAX_REASON].decode(errors="ignore")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(closing.websocket.aclose, int(close.code), reason or None)
-            if closing.websocket.closed is None:
+            if not closing.is_heard:
                 await self._await_close_frame(closing)
                 nursery.cancel_scope.cancel(reason="the peer has said goodbye, or is gone")
 
     async def _await_close_frame(self, closing: _Closing) -> None:
         """Read on, for the close frame only: a goodbye is the last that is said.
 
-        What a peer still sends that cannot be framed is thrown away unread: a socket closed
+        What a peer still sends that cannot be framed is read and thrown away: a socket closed
         with unread bytes would reset, and the peer might lose our close frame.
         """
         if self._next is not None:
@@ -267,8 +271,8 @@ class Wire:
 def opening(key: str, subprotocol: str | None) -> bytes:
     """Return the answer to an opening handshake (RFC 6455 section 4.2.2).
 
-    Ours, as its head was read and checked here: trio-websocket would read it again, and so
-    double the cost of opening.
+    Ours, as its head was read and checked here: trio-websocket would read it again, in a task of
+    its own.
 
     Args:
         key: the client's `Sec-WebSocket-Key`, checked before.
@@ -301,7 +305,8 @@ def _check_close(frame: bytes) -> None:
     if not payload:
         return
     code = int.from_bytes(payload[:2], "big")
-    known = 1000 <= code <= 1014 and code not in (1004, 1005, 1006)
+    # Those of the RFC and of its registry, but 1014: trio-websocket hangs up on it.
+    known = 1000 <= code <= 1013 and code not in (1004, 1005, 1006)
     try:
         payload[2:].decode()
         sound = len(payload) >= 2 and (known or 3000 <= code <= 4999)

@@ -177,7 +177,7 @@ COMPONENTS: Final[dict[str, Schema]] = {
     "Connections": record({"open": array(ref("Connection")), "closed": array(ref("Closed"))}),
     "OneConnection": {
         "anyOf": [
-            record({**members_of(ConnectionStatistics), "state": {"const": "open"}}),
+            record({**members_of(ConnectionStatistics), "state": {"enum": ["open", "closing"]}}),
             record(
                 {
                     "state": {"const": "closed"},
