@@ -153,6 +153,8 @@ class LogMachine(RuleBasedStateMachine):
             self.kept.append((offset, frame, self.now))
         if frames:
             self._trim()
+        if len(self.known) > logs.MAX_IDS:
+            self._forget()
 
     @rule(id_=_ids, user=_users, often=st.integers(0, 9))
     def end(self, id_: str | None, user: str, often: int) -> None:

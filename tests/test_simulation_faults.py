@@ -73,7 +73,14 @@ def gap_is_too_short(patch: pytest.MonkeyPatch) -> None:
 
 def id_is_forgotten(patch: pytest.MonkeyPatch) -> None:
     """What was published is published again."""
-    patch.setattr(Log, "place_of", lambda *_: None)
+    append_all = Log.append_all
+
+    def planted(self: Log, messages: Any, user: str, now: float) -> Any:
+        self.forget_all_ids()
+        return append_all(self, messages, user, now)
+
+    patch.setattr(Log, "append_all", planted)  # of the engine in memory
+    patch.setattr(Log, "place_of", lambda *_: None)  # of the others
 
 
 def message_is_delivered_twice(patch: pytest.MonkeyPatch) -> None:
@@ -163,13 +170,14 @@ def nobody_unsubscribes(patch: pytest.MonkeyPatch) -> None:
 
 def end_is_none(patch: pytest.MonkeyPatch) -> None:
     """More can be published after the end."""
-    keep = Log.keep
+    append_all = Log.append_all
 
-    def planted(self: Log, message: Any, key: Any, frame: bytes, now: float) -> None:
-        keep(self, message, key, frame, now)
+    def planted(self: Log, messages: Any, user: str, now: float) -> Any:
+        outcomes = append_all(self, messages, user, now)
         self.ended = None
+        return outcomes
 
-    patch.setattr(Log, "keep", planted)
+    patch.setattr(Log, "append_all", planted)
 
 
 def nothing_is_given_up(patch: pytest.MonkeyPatch) -> None:

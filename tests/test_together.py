@@ -13,8 +13,12 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 import triows
 from tests.support import Nursery, Peer, connect, frame, memory_server, run_virtually, token
-from triows import connection
-from triows.connection import TOGETHER
+from triows import connection, session
+from triows.bus.memory import MemoryBus
+from triows.codec import decode
+from triows.config import LogLimits
+from triows.messages import Message
+from triows.session import TOGETHER
 
 A, B = "session:a", "session:b"
 BURST = 24
@@ -176,3 +180,55 @@ async def test_nonsense_between(nursery: Nursery, autojump_clock: MockClock, wro
         await peer.send(_logs(A, range(3)) + frame(wrong.decode()) + _logs(A, range(3, 6)))
         heard = await peer.hear_all()
         assert [m["type"] for m in heard] == ["ack"] * 3 + ["error"] + ["ack"] * 3
+
+
+async def test_nothing_is_read_again(
+    nursery: Nursery, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However little the rate allows, and however channels alternate, each is decoded once."""
+    decoded = 0
+
+    def count(payload: bytes) -> Any:
+        nonlocal decoded
+        decoded += 1
+        return decode(payload)
+
+    monkeypatch.setattr(session, "decode", count)
+    limits = triows.Limits(messages_per_second=0.001, messages_burst=150)
+    async with memory_server(limits=limits) as server:
+        peer = await connect(server, nursery)
+        for channel in (A, B):
+            await peer.ask("log", channel=channel, id="first")
+        decoded = 0
+        await peer.send(b"".join(_logs((A, B)[n % 2], range(n, n + 1)) for n in range(100)))
+        await peer.hear_all()
+        assert decoded == 100
+        await peer.send(_logs(A, range(100, 200)))
+        heard = await peer.hear_all()
+        assert [m["type"] for m in heard] == ["ack"] * 48 + ["error"] * 52
+        assert decoded == 200
+
+
+async def test_busy_log_is_not_taken_for_an_empty_one(
+    nursery: Nursery, autojump_clock: MockClock
+) -> None:
+    """A log that began with many messages at once outlives those that are only asked for."""
+    bus = MemoryBus(LogLimits(total_bytes=20_000), lambda *_: None)
+    logs = [Message("log", b"%d" % number) for number in range(5)]
+    bus.submit_all(A, logs, "ann", 0.0, lambda *_: None)
+    for number in range(40):
+        await bus.open(f"session:{number}")
+    log = await bus.find(A)
+    assert log is not None
+    assert (log.earliest, log.head) == (1, 5)
+
+
+async def test_message_that_cannot_be_written(nursery: Nursery, autojump_clock: MockClock) -> None:
+    """What was published before it is counted, and told."""
+    told: list[int] = []
+    bus = MemoryBus(LogLimits(), lambda _, grown: told.append(grown))
+    logs = [Message("log", b"1"), Message("log", b"2", id="\ud800")]
+    with pytest.raises(UnicodeEncodeError):
+        bus.submit_all(A, logs, "ann", 0.0, lambda *_: None)
+    log = await bus.open(A)
+    assert (log.head, bus.published, told, bus.size) == (1, 1, [1], log.size)

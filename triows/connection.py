@@ -37,7 +37,6 @@ from triows.wire import PeerError, Wire, opening
 logger = logging.getLogger("triows.connection")
 
 BACKLOG: Final = 64 * 1024  # bytes of answers that may wait before the reader stops reading
-TOGETHER: Final = 128  # messages published together: bounds their answers
 HANDLER_QUEUE: Final = 16  # messages that may wait for the application, of one connection
 
 
@@ -106,7 +105,8 @@ class Connection:
     async def run(self, key: str, rest: bytes, subprotocol: str | None) -> None:
         """Serve the connection to its end; never raises anything but Cancelled.
 
-        Cancelled, it tries to say 1001 without waiting and closes the stream by force.
+        Cancelled, it tries to say goodbye without waiting, with 1001 if no other code was asked
+        for, and closes the stream by force.
 
         Args:
             key: the opening handshake's, checked before.
@@ -228,16 +228,15 @@ class Connection:
         self._heard_at = now = trio.current_time()
         at = 0
         while at < len(messages) and self.close is None:
-            next_ones = messages[at : at + TOGETHER]
-            count = self._session.publish_together(next_ones, now)
+            count = self._session.publish_together(messages, at, now)
+            self._received_messages += count or 1
             if not count:
                 count = 1
-                answering = self._take_one(next_ones[0], now)
+                answering = self._take_one(messages[at], now)
                 if answering is not None:
                     await answering
                     now = trio.current_time()
             at += count
-            self._received_messages += count
             if self.outgoing.reply_size > BACKLOG:  # a peer that asks and does not read
                 await self.outgoing.wait_pulled()
 

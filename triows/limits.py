@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import OrderedDict
 from ipaddress import IPv6Address, IPv6Network
 from typing import Final, final
@@ -48,11 +49,11 @@ class TokenBucket:
         self._units = units - amount
         return 0
 
-    def has(self, amount: float, now: float) -> bool:
-        """Whether `amount` is there, without a debt."""
+    def available(self, now: float) -> float:
+        """Return how much there is to take without a debt."""
         if not self._rate:
-            return True
-        return amount <= min(self._burst, self._units + (now - self._at) * self._rate)
+            return math.inf
+        return min(self._burst, self._units + (now - self._at) * self._rate)
 
 
 @final
@@ -84,9 +85,10 @@ class Budget:
                 retry_after=wait,
             )
 
-    def has_room(self, size: int, now: float, messages: int) -> bool:
-        """Whether `take` would let each of so many messages through, one after the other."""
-        return self._messages.has(messages, now) and self._bytes.has(size, now)
+    def room(self, now: float) -> tuple[int, float]:
+        """Return how many messages, and bytes, there are without a debt."""
+        messages = self._messages.available(now)
+        return int(min(messages, sys.maxsize)), self._bytes.available(now)
 
     def is_spent(self, now: float) -> bool:
         """Count one refused message; return whether that was one too many."""

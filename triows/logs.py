@@ -182,6 +182,8 @@ class Log:
                 outcomes.append(Receipt(self.epoch, head))
         finally:
             self._grow(head, size, now)
+            if len(ids) > MAX_IDS:
+                self._forget_ids(now)
         return outcomes
 
     def refusal(self) -> RequestError:

@@ -25,18 +25,20 @@ from triows.peer import Peer, Services, acknowledge, authorize, channel_of
 from triows.publishing import Publisher
 
 PAGE_BYTES: Final = 256 * 1024  # of messages in one answer to `history`
+TOGETHER: Final = 128  # messages published together: bounds their answers
 
 
 @final
 class Session:
     """Decides what each message of one client means."""
 
-    __slots__ = ("_budget", "_peer", "_services", "publisher")
+    __slots__ = ("_ahead", "_budget", "_peer", "_services", "publisher")
 
     def __init__(self, peer: Peer, services: Services, now: float) -> None:
         self._peer = peer
         self._services = services
         self._budget = Budget(services.limits, now)
+        self._ahead: tuple[bytes, Message] | None = None  # a message that was read, not taken yet
         self.publisher = Publisher(peer, services)
 
     def receive(self, payload: bytes, now: float) -> Awaitable[None] | None:
@@ -45,7 +47,7 @@ class Session:
         """
         request: Message | None = None
         try:
-            request = decode(payload)
+            request = self._decode(payload)
             self._budget.take(len(payload), now)
             if self.publisher.publish_again(request, now):
                 return None
@@ -56,32 +58,42 @@ class Session:
             return None
         return self._answer(request, now)
 
-    def publish_together(self, frames: Sequence[Frame], now: float) -> int:
-        """Publish the messages that `frames` begin with, as far as they are many for one channel
-        and of a kind that was allowed before; return how many those were.
+    def publish_together(self, frames: Sequence[Frame], at: int, now: float) -> int:
+        """Publish the messages that follow `at` in `frames`, as far as they are for one channel, of
+        a kind that was allowed before, and within the budget; return how many those were.
 
         So half of what publishing costs is saved, where a publisher does not wait for each answer.
         """
-        if len(frames) < 2:
+        if len(frames) - at < 2:
             return 0
         requests: list[Message] = []
         channel, size = None, 0
-        for kind, payload in frames:
+        most, room = self._budget.room(now)
+        for number in range(at, min(len(frames), at + min(TOGETHER, most))):
+            kind, payload = frames[number]
             try:
-                request = decode(payload) if kind == TEXT else None
+                request = self._decode(payload) if kind == TEXT else None
             except RequestError:
                 break  # `receive` will say why
-            channel = request.channel if request is not None and not requests else channel
-            if request is None or not self.publisher.may_join(request, channel):
+            if request is None:
+                break
+            size += len(payload)
+            channel = channel if requests else request.channel
+            if size > room or not self.publisher.may_join(request, channel):
+                self._ahead = payload, request
+                size -= len(payload)
                 break
             requests.append(request)
-            size += len(payload)
-        if len(requests) < 2 or not self._budget.has_room(size, now, len(requests)):
-            return 0
-        assert channel is not None
-        self._budget.take(size, now, len(requests))
-        self.publisher.publish_all(channel, requests, now)
+        if requests:
+            assert channel is not None
+            self._budget.take(size, now, len(requests))
+            self.publisher.publish_all(channel, requests, now)
         return len(requests)
+
+    def _decode(self, payload: bytes) -> Message:
+        """Read a message, unless that has been done already."""
+        ahead, self._ahead = self._ahead, None
+        return ahead[1] if ahead is not None and ahead[0] is payload else decode(payload)
 
     async def _answer(self, request: Message, now: float) -> None:
         """Do what is asked. Waits for the engine, since answers come in the order of requests,

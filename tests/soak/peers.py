@@ -25,6 +25,7 @@ BUSY = "session:busy"
 GONE = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, EOFError)
 MOST_TOLD = 20  # failures
 PATIENCE = 40  # seconds for one part
+TOKEN_SECONDS = 600  # that a token of our own client is good for; it renews it
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: nothing is sent any more, not even a goodbye
 
 
@@ -101,8 +102,13 @@ class World:
         return peer
 
     def client(self, sub: str) -> Any:
-        """Return our own client."""
-        return triows.open_client(self.url, token=self.token(sub), open_stream=self.open)
+        """Return our own client, which stays longer than any token is good for."""
+
+        async def renew() -> str:
+            await trio.lowlevel.checkpoint()
+            return self.token(sub, **ALL, ttl=TOKEN_SECONDS)
+
+        return triows.open_client(self.url, token=renew, open_stream=self.open)
 
 
 def expect(sound: bool, otherwise: str) -> None:

@@ -45,13 +45,15 @@ class MemoryBus(Bus):
         """Publish at once: `done` has been told of all when this returns."""
         log = self._log(channel)
         size, head = log.size, log.head
-        outcomes = log.append_all(messages, user, now)
-        grown = log.head - head
-        if grown:
-            self.published += grown
-            self._touch(log)
-            self._tell(log, grown)
-        self._resize(log.size - size)  # of refused messages, too: ids may be forgotten
+        try:
+            outcomes = log.append_all(messages, user, now)
+        finally:  # the application may have given one a type that cannot be written
+            grown = log.head - head
+            if grown:
+                self.published += grown
+                self._touch(log)
+                self._tell(log, grown)
+            self._resize(log.size - size)  # of refused messages, too: ids may be forgotten
         done(messages, outcomes)
 
     async def open(self, channel: str, since: Position | None = None) -> Log:
@@ -114,11 +116,10 @@ class MemoryBus(Bus):
     def _touch(self, log: Log) -> None:
         channel = log.channel
         self._logs.move_to_end(channel)
+        self._empty.pop(channel, None)
         if log.head > log.earliest:
             self._thick[channel] = log
             self._thick.move_to_end(channel)
-        else:
-            self._empty.pop(channel, None)
 
     def _resize(self, by: int) -> None:
         self.size += by
