@@ -47,7 +47,7 @@ def scenarios() -> list[tuple[str, Shape]]:
         ("100,000 on 20", middle),
         ("a node dies", attrs.evolve(middle, fail_at=0.5)),
         ("1,000,000 on 200", large),
-        ("the same over 4 Redis (not built)", sharded),
+        ("the same over a cluster of 4 masters", sharded),
         ("a node dies", attrs.evolve(sharded, fail_at=0.2)),
         ("1,000,000 on 200, 100 of a channel on one", together),
         ("40 nodes die", attrs.evolve(together, fail_at=0.2, failing=40)),

@@ -20,7 +20,7 @@ class Shape:
         rate: messages a second, of all channels together.
         zipf: exponent of the channels' popularity: 0, all have as many viewers.
         together: so many viewers of a channel are put on one node before the next gets some.
-        redises: channels are dealt to so many (more than one: not built).
+        redises: channels are dealt to so many, the masters of a cluster.
         seconds: for which messages are published.
         fail_at: when nodes die; None, they do not.
         failing: how many nodes die.
