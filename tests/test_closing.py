@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -95,6 +98,17 @@ class _At(trio.abc.Instrument):
             self._scope.cancel()
 
 
+@contextmanager
+def cancelled_after(steps: int, scope: trio.CancelScope) -> Iterator[None]:
+    """Have a scope cancelled after so many steps of tasks."""
+    instrument = _At(scope, steps)
+    trio.lowlevel.add_instrument(instrument)
+    try:
+        yield
+    finally:
+        trio.lowlevel.remove_instrument(instrument)
+
+
 @pytest.mark.parametrize("steps", range(1, 40))
 async def test_aborted_while_opening(
     nursery: Nursery, autojump_clock: MockClock, steps: int
@@ -107,13 +121,9 @@ async def test_aborted_while_opening(
             other = await Watched.open(server, tasks, capacity=1 << 30)
             peer = Watched(server, tasks)
             await other.say("subscribe", channel=A, data={"from": "start"})
-            instrument = _At(process, steps)
-            trio.lowlevel.add_instrument(instrument)
-            try:
+            with cancelled_after(steps, process):
                 await peer.send(request_head(token()))
                 await peer.read_on()
-            finally:
-                trio.lowlevel.remove_instrument(instrument)
     assert not peer.sent or peer.sent.startswith(b"HTTP/1.1 101 ")
 
 
@@ -145,13 +155,9 @@ async def test_aborted_while_closing(
     with trio.CancelScope() as process:
         async with memory_server() as server, trio.open_nursery() as tasks:
             peer = await Watched.open(server, tasks)
-            instrument = _At(process, steps)
-            trio.lowlevel.add_instrument(instrument)
-            try:
+            with cancelled_after(steps, process):
                 await peer.send(NORMAL)
                 await peer.read_on()
-            finally:
-                trio.lowlevel.remove_instrument(instrument)
     assert peer.opcodes() == [TEXT, CLOSE]
 
 
