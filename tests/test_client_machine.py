@@ -32,7 +32,8 @@ class ClientMachine(RuleBasedStateMachine):
     def begin(self, kept: int) -> None:
         """Open a server, a client and a subscription."""
         self.theatre = Theatre()  # its own server is not used: ours restart
-        self.log = triows.LogLimits(max_messages=kept)
+        # Ids are remembered for as long as a client may take to come back here.
+        self.log = triows.LogLimits(max_messages=kept, idempotency_window=86_400)
         self.said: dict[Place, Any] = {}  # what was acknowledged
         self.heard: dict[Place, Any] = {}
         self.serial = self.waiting = 0
