@@ -207,7 +207,8 @@ async def test_gives_up(
     expected = pytest.RaisesExc(triows.TriowsError, match="has died 5 times")
     with pytest.RaisesGroup(expected, flatten_subgroups=True):
         await workers.Workers([_job(1), _job(2)]).run()
-    assert capsys.readouterr().err.count("worker 1 ended with 1 after") >= 4
+    said = capsys.readouterr().err  # either may be the first to have died so often
+    assert max(said.count(f"worker {number} ended with 1 after") for number in (1, 2)) >= 4
 
 
 def _job(number: int) -> Job:
