@@ -136,9 +136,8 @@ class Connection:
             async with trio.open_nursery() as live:
                 self._live = live
                 live.start_soon(self._heartbeat.run)
-                await (
-                    self._read()
-                )  # not at all, if the peer was gone before its opening was answered
+                await self._read()
+                # Not cancelled yet, if the peer was gone before its opening was answered.
                 live.cancel_scope.cancel(reason="there is nothing to read any more")
         except* Exception as group:
             self._failed(group)
@@ -228,15 +227,13 @@ class Connection:
         self._heard_at = now = trio.current_time()
         at = 0
         while at < len(messages) and self.close is None:
-            count = self._session.publish_together(messages, at, now)
-            self._received_messages += count or 1
-            if not count:
-                count = 1
-                answering = self._take_one(messages[at], now)
-                if answering is not None:
-                    await answering
-                    now = trio.current_time()
-            at += count
+            together = self._session.publish_together(messages, at, now)
+            answering = None if together else self._take_one(messages[at], now)
+            at += together or 1
+            self._received_messages += together or 1
+            if answering is not None:
+                await answering
+                now = trio.current_time()
             if self.outgoing.reply_size > BACKLOG:  # a peer that asks and does not read
                 await self.outgoing.wait_pulled()
 

@@ -16,12 +16,12 @@ from triows.errors import Close, CloseCode
 TEXT: Final = 0x1
 BINARY: Final = 0x2
 CONTROL: Final = 0x8
+CLOSE: Final = 0x8
 PING: Final = 0x9
 PONG: Final = 0xA
 
 _FIN: Final = 0x80
 _MASKED: Final = 0x80
-_CLOSE_FRAME: Final = 0x88
 _SMALL: Final = struct.Struct("!BB").pack
 _MEDIUM: Final = struct.Struct("!BBH").pack
 _LARGE: Final = struct.Struct("!BBQ").pack
@@ -35,7 +35,7 @@ Frame: TypeAlias = tuple[int, bytes]
 
 def is_close(control: bytes) -> bool:
     """Whether a control frame is a close frame."""
-    return control[0] == _CLOSE_FRAME
+    return control[0] == _FIN | CLOSE
 
 
 def read_control(control: bytes) -> tuple[int, bytes]:
@@ -55,7 +55,7 @@ def encode_frame(payload: bytes, opcode: int = TEXT) -> bytes:
 
 def encode_close(code: int) -> bytes:
     """Return a close frame without a reason."""
-    return encode_frame(code.to_bytes(2, "big"), opcode=CONTROL)
+    return encode_frame(code.to_bytes(2, "big"), opcode=CLOSE)
 
 
 def frame_payload(frame: bytes) -> bytes:
