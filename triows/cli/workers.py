@@ -110,6 +110,7 @@ class Workers:
         self._announced = False
         self._stop = trio.Event()
         self._status = 0
+        self._failure: triows.TriowsError | None = None
 
     async def run(self) -> int:
         """Run until stopped, by a signal or through one of them; return the exit status.
@@ -122,8 +123,10 @@ class Workers:
                 nursery.start_soon(self._obey, signals)
                 async with trio.open_nursery() as keepers:
                     for worker in self._workers:
-                        keepers.start_soon(self._keep, worker)
+                        keepers.start_soon(self._keep, worker, keepers.cancel_scope)
                 nursery.cancel_scope.cancel(reason="all workers have ended")
+        if self._failure is not None:
+            raise self._failure
         if self._status:
             note("aborted", "yellow")
         else:
@@ -150,7 +153,7 @@ class Workers:
         for worker in self._workers:
             worker.send(number)
 
-    async def _keep(self, worker: Worker) -> None:
+    async def _keep(self, worker: Worker, all_keepers: trio.CancelScope) -> None:
         """Run a worker, and others in its place, until all are stopped."""
         while True:
             began = trio.current_time()
@@ -162,7 +165,11 @@ class Workers:
             lived = trio.current_time() - began
             worker.deaths = 1 if lived > STABLE else worker.deaths + 1
             how = _describe(status, worker.error)
-            self._give_up_perhaps(worker, how)
+            failure = self._failure_by(worker, how)
+            if failure is not None:
+                self._failure = self._failure or failure  # several may die in one moment
+                all_keepers.cancel(reason="the workers cannot be kept alive")
+                return
             wait = min(LONGEST, SHORTEST * 2.0**worker.deaths)
             number = worker.job.number
             note(f"worker {number} {how} after {lived:.1f} s; replaced in {wait:.1f} s", "yellow")
@@ -171,16 +178,17 @@ class Workers:
             if self._stop.is_set():
                 return
 
-    def _give_up_perhaps(self, worker: Worker, how: str) -> None:
-        """Raise if there is no hope; while another serves, there is."""
+    def _failure_by(self, worker: Worker, how: str) -> triows.TriowsError | None:
+        """Return why there is no hope; while another serves, there is."""
         if worker.error and not self._announced:
-            raise triows.ConfigError(worker.error)
+            return triows.ConfigError(worker.error)
         others = any(other.url for other in self._workers)
-        if worker.deaths >= MOST_DEATHS and not (others and self._announced):
-            raise triows.TriowsError(
-                f"worker {worker.job.number} has died {worker.deaths} times, each within "
-                f"{STABLE:g} s, and none serves: the last one {how}; its log says more"
-            )
+        if worker.deaths < MOST_DEATHS or (others and self._announced):
+            return None
+        return triows.TriowsError(
+            f"worker {worker.job.number} has died {worker.deaths} times, each within "
+            f"{STABLE:g} s, and none serves: the last one {how}; its log says more"
+        )
 
     async def _run(self, worker: Worker) -> int:
         """Run one process to its end; return its status."""
