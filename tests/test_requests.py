@@ -11,10 +11,10 @@ from triows.codec import decode_data
 from triows.config import LogLimits
 from triows.errors import ErrorCode, RequestError
 from triows.frames import frame_payload
-from triows.hub import OnLag
 from triows.logs import Log
 from triows.messages import Message
 from triows.requests import AUTH, END, HISTORY, MAX_PAGE, SUBSCRIBE, HistoryData, SubscribeData
+from triows.topics import OnLag
 
 
 def _log(head: int = 10, kept: int = 4) -> Log:

@@ -8,12 +8,13 @@ from typing import Any, Final
 
 import pytest
 
+from triows import hub, topics
 from triows.bus.database import Database
 from triows.bus.memory import MemoryBus
 from triows.bus.sqlite import SQLiteBus
 from triows.connection import Connection
 from triows.heartbeat import Heartbeat
-from triows.hub import Hub, Subscription
+from triows.hub import Hub
 from triows.logs import Log, Slice
 from triows.messages import Position, Receipt
 from triows.outbox import Outbox
@@ -22,6 +23,7 @@ from triows.requests import SubscribeData
 from triows.sender import Sender
 from triows.testing.schedule import draw
 from triows.testing.simulation import simulate
+from triows.topics import Cohort, Subscription
 from triows.viewer import Subscription as View
 
 SEEDS: Final = 250
@@ -63,11 +65,9 @@ def gap_is_not_told(patch: pytest.MonkeyPatch) -> None:
 
 def gap_is_too_short(patch: pytest.MonkeyPatch) -> None:
     """A gap ends one before what is missing does."""
-    import triows.hub
-
-    encode = triows.hub.encode_gap
+    encode = topics.encode_gap
     patch.setattr(
-        triows.hub, "encode_gap", lambda log, first, last, why: encode(log, first, last - 1, why)
+        topics, "encode_gap", lambda log, first, last, why: encode(log, first, last - 1, why)
     )
 
 
@@ -85,16 +85,26 @@ def id_is_forgotten(patch: pytest.MonkeyPatch) -> None:
 
 def message_is_delivered_twice(patch: pytest.MonkeyPatch) -> None:
     """A cursor does not move on, now and then."""
-    deliver, now = Sender.deliver, every(5)
+    advance, now = Cohort.advance, every(5)
 
-    def planted(self: Sender, subscription: Subscription, piece: Slice, at: float) -> bool:
-        cursor = subscription.cursor
-        delivered = deliver(self, subscription, piece, at)
-        if delivered and now():
-            subscription.cursor = cursor
-        return delivered
+    def planted(self: Cohort, piece: Slice, at: float) -> list[Subscription]:
+        cursor = self.cursor
+        left = advance(self, piece, at)
+        if now():
+            self.cursor = cursor
+        return left
 
-    patch.setattr(Sender, "deliver", planted)
+    patch.setattr(Cohort, "advance", planted)
+
+
+def busy_are_not_passed_over(patch: pytest.MonkeyPatch) -> None:
+    """Who has an answer waiting gets the next piece before it."""
+
+    def planted(subscriber: Any, batch: list[Any]) -> None:
+        subscriber.queued = True
+        batch.append(subscriber)
+
+    patch.setattr(hub, "_queue", planted)
 
 
 def start_is_one_late(patch: pytest.MonkeyPatch) -> None:
@@ -210,15 +220,12 @@ def wakeup_is_lost(patch: pytest.MonkeyPatch) -> None:
 
 def bytes_are_lost(patch: pytest.MonkeyPatch) -> None:
     """What a full socket did not take is sent without its first byte."""
-    send = Sender._send
+    leave = Sender._leave_to_writer
 
-    def planted(self: Sender, data: bytes) -> bool:
-        done = send(self, data)
-        if self._unsent is not None and len(self._unsent) > 1:
-            self._unsent = self._unsent[1:]
-        return done
+    def planted(self: Sender, unsent: memoryview) -> None:
+        leave(self, unsent[1:] if len(unsent) > 1 else unsent)
 
-    patch.setattr(Sender, "_send", planted)
+    patch.setattr(Sender, "_leave_to_writer", planted)
 
 
 def revoked_is_served_on(patch: pytest.MonkeyPatch) -> None:
@@ -274,6 +281,7 @@ MEMORY: Final[tuple[Plant, ...]] = (
     gap_is_too_short,
     id_is_forgotten,
     message_is_delivered_twice,
+    busy_are_not_passed_over,
     start_is_one_late,
     start_is_one_early,
     epoch_is_ignored,

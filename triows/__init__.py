@@ -22,7 +22,6 @@ from triows.errors import ErrorCode as ErrorCode
 from triows.errors import HandshakeRefused as HandshakeRefused
 from triows.errors import RequestError as RequestError
 from triows.errors import TriowsError as TriowsError
-from triows.hub import OnLag as OnLag
 from triows.messages import Message as Message
 from triows.messages import MessageType as MessageType
 from triows.messages import Position as Position
@@ -37,4 +36,5 @@ from triows.server import open_server as open_server
 from triows.server import serve as serve
 from triows.tokens import JWTAuth as JWTAuth
 from triows.tokens import make_token as make_token
+from triows.topics import OnLag as OnLag
 from triows.viewer import Subscription as Subscription

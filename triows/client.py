@@ -31,9 +31,9 @@ from triows.errors import (
     TriowsError,
     may_reconnect,
 )
-from triows.hub import OnLag
 from triows.messages import PUBLISHED, Message, MessageType, Position, check_channel, command
 from triows.outbox import Pending, backoff
+from triows.topics import OnLag
 from triows.viewer import Subscription
 
 logger = logging.getLogger("triows.client")

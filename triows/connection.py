@@ -24,13 +24,13 @@ from triows.codec import encode_push
 from triows.errors import Close, CloseCode, ConnectionClosed
 from triows.frames import TEXT, Frame, encode_close
 from triows.heartbeat import Heartbeat
-from triows.hub import Subscription
 from triows.messages import MessageType
 from triows.peer import Services
 from triows.registry import Registry
 from triows.sender import Sender
 from triows.session import Session
 from triows.statistics import ConnectionStatistics
+from triows.topics import Subscription
 from triows.transport import Transport
 from triows.wire import PeerError, Wire, opening
 
@@ -283,6 +283,7 @@ class Connection:
     @property
     def active_at(self) -> float:
         """Monotonic time of the last message either way."""
+        self.outgoing.settle()
         return max(self._heard_at, self.outgoing.active_at)
 
     @property
@@ -309,6 +310,7 @@ class Connection:
         """Return a snapshot; what it watched and how it lagged, as when its end was asked for."""
         now = trio.current_time()
         subscriptions = self.subscriptions
+        self.outgoing.settle()
         last = self._last
         return ConnectionStatistics(
             id=self.id,

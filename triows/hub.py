@@ -8,128 +8,21 @@ viewer that cannot keep up is a cursor that lags: one integer, no queue.
 from __future__ import annotations
 
 import time
-from enum import StrEnum
 from typing import Final, Protocol
 
 import trio
 
-from triows.codec import encode_push
 from triows.counters import Histogram
-from triows.errors import Close, CloseCode
 from triows.logs import Log, Slice
-from triows.messages import MessageType
 from triows.pager import PAGE_BYTES, Pager
+from triows.topics import BEFORE, Cohort, OnLag, Subscriber, Subscription, Topic
 
 PULL_BYTES: Final = PAGE_BYTES
 """Bytes one connection is given at a time: paces a replay, and bounds what a stalled one holds."""
 
 _BUDGET: Final = 0.005  # seconds the flusher works before it lets readers and heartbeats run
 _CHECK_EVERY: Final = 32  # connections between two looks at the clock
-_BEFORE: Final = -1  # cursor of those who stand in an epoch that is over
 _CACHED_BYTES: Final = 8 * 1024 * 1024  # of joined slices, shared by those at the same place
-
-
-class OnLag(StrEnum):
-    """What happens to a subscription whose next message is no longer kept."""
-
-    GAP = "gap"
-    LATEST = "latest"
-    CLOSE = "close"
-
-
-class Subscriber(Protocol):
-    """What the hub knows of a connection."""
-
-    queued: bool
-    """Whether the flusher will come by (the hub sets it, `flush` clears it)."""
-    stale: dict[Subscription, None]
-    """Subscriptions that have something to send, next one first."""
-
-    def flush(self, now: float) -> None:
-        """Send what can be sent without waiting."""
-
-    def deliver(self, subscription: Subscription, piece: Slice, now: float) -> bool:
-        """Send the next piece of one subscription, if there is nothing else to do; false if there
-        is more to do than that.
-        """
-
-    def request_close(self, close: Close) -> None:
-        """Ask for the end; returns at once."""
-
-    def describe(self) -> dict[str, object]:
-        """Say who this is, for `presence`."""
-
-
-class Subscription:
-    """A cursor in a log, and whose it is.
-
-    Attributes:
-        cursor: offset of the last message given to the subscriber.
-        on_lag: what to do when the next one is no longer kept.
-        active: false once it has been ended.
-    """
-
-    __slots__ = ("active", "cursor", "log", "on_lag", "subscriber")
-
-    def __init__(self, subscriber: Subscriber, log: Log, cursor: int, on_lag: OnLag) -> None:
-        self.subscriber = subscriber
-        self.log = log
-        self.cursor = cursor
-        self.on_lag = on_lag
-        self.active = True
-
-    @property
-    def lag(self) -> int:
-        """How many messages are waiting for the subscriber."""
-        return self.log.head - self.cursor
-
-    def catch_up(self) -> bytes | None:
-        """Step over what is no longer kept, as `on_lag` says; return the `gap` that tells so."""
-        log = self.log
-        first = self.cursor + 1
-        if first >= log.earliest:
-            return None
-        if self.cursor == _BEFORE:
-            self.cursor = log.earliest - 1
-            return encode_gap(log, 1, self.cursor, "epoch")
-        if self.on_lag is OnLag.CLOSE:
-            self.cursor = log.head
-            self.subscriber.request_close(
-                Close(
-                    CloseCode.LAGGING,
-                    f"{log.channel}: offset {first} is no longer kept, {log.earliest} is",
-                )
-            )
-            return None
-        latest = self.on_lag is OnLag.LATEST
-        self.cursor = max(log.earliest, log.head if latest else 0) - 1
-        return encode_gap(log, first, self.cursor, "lag")
-
-
-def encode_gap(log: Log, first: int, last: int, reason: str) -> bytes:
-    """Return the frame that tells a subscriber which offsets it will not get, and why."""
-    return encode_push(
-        MessageType.GAP,
-        {
-            "epoch": log.epoch,
-            "from": first,
-            "to": last,
-            "count": last - first + 1,
-            "reason": reason,
-        },
-        channel=log.channel,
-    )
-
-
-class _Topic:
-    """A log that somebody in this process watches."""
-
-    __slots__ = ("dirty", "log", "subscriptions")
-
-    def __init__(self, log: Log) -> None:
-        self.log = log
-        self.subscriptions: dict[Subscription, None] = {}
-        self.dirty = False
 
 
 class Watcher(Protocol):
@@ -158,8 +51,8 @@ class Hub:
         self.gaps = 0
         self.latency = Histogram()
         self._marked_at = 0.0  # when the first of `_dirty` was
-        self._topics: dict[str, _Topic] = {}
-        self._dirty: list[_Topic] = []
+        self._topics: dict[str, Topic] = {}
+        self._dirty: list[Topic] = []
         self._ready: list[Subscriber] = []
         self._idle = trio.lowlevel.ParkingLot()
         self._slices: dict[tuple[Log, int], Slice] = {}
@@ -171,9 +64,9 @@ class Hub:
         """Watch `log` from after `cursor` on; what is there already is sent, too."""
         topic = self._topics.get(log.channel)
         if topic is None:
-            topic = self._topics[log.channel] = _Topic(log)
+            topic = self._topics[log.channel] = Topic(log)
         subscription = Subscription(subscriber, log, cursor, on_lag)
-        topic.subscriptions[subscription] = None
+        topic.add(subscription)
         log.watchers += 1
         if cursor < log.head:
             subscriber.stale[subscription] = None
@@ -185,7 +78,7 @@ class Hub:
         subscription.active = False
         channel = subscription.log.channel
         topic = self._topics[channel]
-        del topic.subscriptions[subscription]
+        topic.remove(subscription)
         if not topic.subscriptions:
             del self._topics[channel]
         subscription.log.watchers -= 1
@@ -215,9 +108,11 @@ class Hub:
     def renew(self, log: Log) -> None:
         """Note that `log` began anew in its place: all are told by `gap`, and get what it has."""
         topic = self._topics.get(log.channel)
-        for subscription in topic.subscriptions if topic is not None else ():
-            subscription.cursor = _BEFORE
-            self._resume(subscription)
+        if topic is not None:
+            topic.scatter()
+            for subscription in topic.subscriptions:
+                subscription.cursor = BEFORE
+                self._resume(subscription)
         self._forget_slices()
         for watcher in self.watchers:
             watcher.renew(log)
@@ -225,14 +120,14 @@ class Hub:
     def ready(self, subscriber: Subscriber) -> None:
         """Have the flusher come by `subscriber`."""
         if not subscriber.queued:
-            subscriber.queued = True
-            self._ready.append(subscriber)
+            _queue(subscriber, self._ready)
             self._idle.unpark_all()
 
     def _resume(self, subscription: Subscription) -> None:
         """Have the flusher come by for a subscription that has something to get."""
-        subscription.subscriber.stale[subscription] = None
-        self.ready(subscription.subscriber)
+        if subscription.cohort is None:  # else it had this in another way
+            subscription.subscriber.stale[subscription] = None
+            self.ready(subscription.subscriber)
 
     def piece(self, subscription: Subscription) -> Slice | None:
         """Return what comes next, or None if it has to be fetched: then the flusher comes by
@@ -269,55 +164,62 @@ class Hub:
             marked_at = self._marked_at if self._dirty else None
             if len(self._dirty) == 1:
                 await self._deliver(self._dirty.pop())
-            await self._flush(self._gather())
+            else:
+                self._gather()
+            batch, self._ready = self._ready, []
+            await self._flush(batch)
             if marked_at is not None:
                 self.latency.observe(trio.current_time() - marked_at)
             if self._slices:
                 self._forget_slices()
 
-    async def _deliver(self, topic: _Topic) -> None:
+    async def _deliver(self, topic: Topic) -> None:
         """Bring one topic's subscribers up to date, when it is the only one.
 
-        The most common case in the fewest steps: those who stand at the same place are given
-        the same piece, and who has nothing else to send gets it at once.
+        The most common case in the fewest steps: those who stand at the same place and have
+        nothing else to send get the same piece at once. The others are left to `flush`.
         """
         topic.dirty = False
-        log, piece, at = topic.log, None, -1
+        for subscription in topic.muster():
+            self._delay(subscription)
         turn = _Turn()
-        for number, subscription in enumerate(list(topic.subscriptions), 1):
-            cursor = subscription.cursor
-            if piece is None or cursor != at:
-                if not log.held - 1 <= cursor < log.head or not subscription.active:
-                    self._delay(subscription)
-                    continue
-                piece, at = self.slice(log, cursor), cursor
-            if subscription.active and not subscription.subscriber.deliver(
-                subscription, piece, turn.now
-            ):
-                self._delay(subscription)
-            if not number % _CHECK_EVERY and turn.is_over():
+        for cohort in topic.cohorts:
+            self._advance(topic, cohort, turn.now)
+            if turn.is_over():
                 await turn.pause()
-                piece = None  # the log may have begun anew
+
+    def _advance(self, topic: Topic, cohort: Cohort, now: float) -> None:
+        log = topic.log
+        if not cohort.members or cohort.cursor >= log.head:  # another was here in a pause
+            return
+        if cohort.cursor + 1 < log.held:  # it has to be fetched, or told of as a gap
+            topic.scatter()
+            for subscription in topic.subscriptions:
+                self._delay(subscription)
+            return
+        for subscription in topic.advance(cohort, self.slice(log, cohort.cursor), now):
+            self._delay(subscription)
+        if cohort.cursor < log.head and not topic.dirty:
+            topic.dirty = True
+            self._dirty.append(topic)
 
     def _delay(self, subscription: Subscription) -> None:
         """Leave a subscription that needs more than the next piece to `flush`."""
-        if subscription.active and subscription.lag:
+        if subscription.lag:
             subscription.subscriber.stale[subscription] = None
             self.ready(subscription.subscriber)
 
-    def _gather(self) -> list[Subscriber]:
-        """Take all who have something to get, each once."""
-        batch, self._ready = self._ready, []
+    def _gather(self) -> None:
+        """Have all who watch one of several topics come by `flush`: each once, for all of them."""
         topics, self._dirty = self._dirty, []
         for topic in topics:
             topic.dirty = False
+            topic.scatter()
             for subscription in topic.subscriptions:
                 subscriber = subscription.subscriber
                 subscriber.stale[subscription] = None
                 if not subscriber.queued:
-                    subscriber.queued = True
-                    batch.append(subscriber)
-        return batch
+                    _queue(subscriber, self._ready)
 
     async def _flush(self, batch: list[Subscriber]) -> None:
         turn = _Turn()
@@ -325,6 +227,13 @@ class Hub:
             subscriber.flush(turn.now)
             if not number % _CHECK_EVERY and turn.is_over():
                 await turn.pause()
+
+
+def _queue(subscriber: Subscriber, batch: list[Subscriber]) -> None:
+    """Have a subscriber be seen to with a batch, and not before."""
+    subscriber.queued = True
+    subscriber.sink = None
+    batch.append(subscriber)
 
 
 class _Turn:

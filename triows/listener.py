@@ -12,10 +12,11 @@ from triows.bus import Bus
 from triows.codec import decode
 from triows.errors import RequestError
 from triows.frames import frame_payload
-from triows.hub import Hub, encode_gap
+from triows.hub import Hub
 from triows.logs import Log
 from triows.messages import Message, Patterns
 from triows.pager import RETRY_DELAY
+from triows.topics import encode_gap
 
 _PAGE_BYTES: Final = 64 * 1024
 

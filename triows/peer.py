@@ -14,8 +14,9 @@ from triows.codec import encode_push
 from triows.config import Limits
 from triows.counters import Counts
 from triows.errors import Close, ErrorCode, RequestError
-from triows.hub import Hub, Subscriber, Subscription
+from triows.hub import Hub
 from triows.messages import Message, MessageType, check_channel
+from triows.topics import Subscriber, Subscription
 
 
 @attrs.frozen

@@ -11,9 +11,9 @@ from typing import Annotated, Final
 import msgspec
 
 from triows.errors import ErrorCode, RequestError
-from triows.hub import OnLag, encode_gap
 from triows.logs import Log
 from triows.messages import Position
+from triows.topics import OnLag, encode_gap
 
 MAX_PAGE: Final = 1000  # messages in one answer to `history`
 

@@ -13,8 +13,8 @@ import trio
 
 from triows.errors import Close, CloseCode
 from triows.frames import is_close
-from triows.hub import PULL_BYTES, Hub, Subscription
-from triows.logs import Slice
+from triows.hub import PULL_BYTES, Hub
+from triows.topics import Subscriber, Subscription
 from triows.transport import Transport
 
 
@@ -39,7 +39,7 @@ class Owner(Protocol):
 
 
 @final
-class Sender:
+class Sender(Subscriber):
     """The outgoing side of a connection; to the hub, the subscriber.
 
     Args:
@@ -49,15 +49,14 @@ class Sender:
         write_timeout: seconds the socket may take nothing.
 
     Attributes:
-        active_at: monotonic time of the last published message sent.
-        sent_messages: published messages given to the socket.
+        active_at: monotonic time of the last published message sent, as of `settle`.
+        sent_messages: published messages given to the socket, as of `settle`.
         reply_size: bytes of answers that wait.
-        queued, stale: the hub's, see `triows.hub.Subscriber`.
+        queued, sink, stale: see `triows.topics.Subscriber`.
     """
 
     __slots__ = (
         "_closed",
-        "_ending",
         "_hub",
         "_owner",
         "_parting",
@@ -71,10 +70,8 @@ class Sender:
         "_wake",
         "_woken",
         "active_at",
-        "queued",
         "reply_size",
         "sent_messages",
-        "stale",
     )
 
     def __init__(self, transport: Transport, hub: Hub, owner: Owner, write_timeout: float) -> None:
@@ -82,6 +79,7 @@ class Sender:
         self.sent_messages = 0
         self.reply_size = 0
         self.queued = False
+        self.sink = transport.sink
         self.stale: dict[Subscription, None] = {}
         self._transport = transport
         self._hub = hub
@@ -95,7 +93,6 @@ class Sender:
         self._parting_at: dict[Subscription, int] = {}  # offsets up to which that is
         self._closed = False  # a close frame was said: nothing may follow it
         self._stopped = False
-        self._ending = False  # one of these three
 
     # For the connection
 
@@ -127,7 +124,7 @@ class Sender:
         if self._closed:
             return
         if is_close(data):
-            self._closed = self._ending = True
+            self._closed = True
         self._replies.append(data)
         self.reply_size += len(data)
         self.flush(self.active_at)  # control frames do not make a connection active
@@ -147,19 +144,26 @@ class Sender:
     def say_last(self, frame: bytes) -> None:
         """Send a close frame if none was said and the socket takes it now; nothing follows it."""
         if not self._closed and not self._stopped and self._unsent is None:
-            self._closed = self._ending = True
+            self._closed = True
+            self.sink = None
             self._send(frame)
 
     def part(self, close: Close) -> None:
         """Have the connection closed as soon as everything published so far has been sent."""
         self._parting = close
         self._parting_at = {s: s.log.head for s in self._owner.subscriptions.values()}
-        self._ending = True
+        self.sink = None
         self._part_if_current()
 
     def stop(self) -> None:
         """Send nothing more, not even what is waiting."""
-        self._stopped = self._ending = True
+        self._stopped = True
+        self.sink = None
+
+    def settle(self) -> None:
+        """Bring up to date what is counted."""
+        for subscription in self._owner.subscriptions.values():
+            subscription.settle()
 
     @property
     def is_blocked(self) -> bool:
@@ -189,8 +193,11 @@ class Sender:
     def flush(self, now: float) -> None:
         """Send what the socket takes without waiting; the writer sees to the rest."""
         self.queued = False
-        if self._unsent is not None or self._stopped:
-            return
+        if self._unsent is None and not self._stopped:
+            self._flush(now)
+        self._update_sink()
+
+    def _flush(self, now: float) -> None:
         self._part_if_current()  # before more is pulled, and the socket is full again
         data = self._pull(now)
         if data and not self._send(data):
@@ -199,18 +206,18 @@ class Sender:
         if self.stale and not self._closed:
             self._hub.ready(self)
 
-    def deliver(self, subscription: Subscription, piece: Slice, now: float) -> bool:
-        """Send the next piece of one subscription, if there is nothing else to do; true if that
-        brought it up to date.
-        """
-        # `queued` says that there are answers, or other subscriptions to see to.
-        if self.queued or self._unsent is not None or self._ending:
-            return False
-        self.sent_messages += piece.last - subscription.cursor
-        subscription.cursor = piece.last
-        self.active_at = now
-        self._send(piece.data)
-        return piece.last == subscription.log.head
+    def _update_sink(self) -> None:
+        busy = self.queued or self._unsent is not None
+        ending = self._closed or self._stopped or self._parting is not None
+        self.sink = None if busy or ending else self._transport.sink
+
+    def took(self, messages: int, size: int, at: float, unsent: memoryview | None = None) -> None:
+        """Take note of what was sent through the sink; the writer sees to the rest."""
+        self.sent_messages += messages
+        self._transport.sent += size
+        self.active_at = max(self.active_at, at)
+        if unsent is not None:
+            self._leave_to_writer(unsent)
 
     def _send(self, data: bytes) -> bool:
         """Send what the socket takes and leave the rest to the writer; true if that was all."""
@@ -221,9 +228,13 @@ class Sender:
             return False
         if sent == len(data):
             return True
-        self._unsent = memoryview(data)[sent:]
-        self._wake.send_nowait(None)
+        self._leave_to_writer(memoryview(data)[sent:])
         return False
+
+    def _leave_to_writer(self, unsent: memoryview) -> None:
+        self._unsent = unsent
+        self.sink = None
+        self._wake.send_nowait(None)
 
     def _pull(self, now: float) -> bytes:
         """Take all answers, and from the logs about as much as goes out at a time."""

@@ -21,6 +21,13 @@ _SEND_BUFFER: Final = 256 * 1024
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: throw away what was not sent
 
 
+class Sink(Protocol):
+    """What says at once what it takes: a socket that does not block."""
+
+    def send(self, data: bytes | memoryview, /) -> int:
+        """Send what is accepted at once; return how many bytes. Raises OSError: nothing is."""
+
+
 @runtime_checkable
 class EagerStream(Protocol):
     """A stream that says at once what it takes, as a socket does: it has the fast path, too."""
@@ -29,22 +36,32 @@ class EagerStream(Protocol):
         """Send what is accepted at once; return how many bytes. Raises OSError."""
 
 
+class _Eager:
+    """Such a stream as what a socket is, too."""
+
+    __slots__ = ("send",)
+
+    def __init__(self, stream: EagerStream) -> None:
+        self.send = stream.try_send
+
+
 class Transport:
     """Bytes in, bytes out.
 
     Attributes:
+        sink: what says at once what it takes, if there is such a thing.
         address: the network address of who is connected.
         peer: the same, or for whom it speaks: for counting and for logs.
         received: bytes so far.
         sent: bytes so far, as the socket took them.
     """
 
-    __slots__ = ("_eager", "_socket", "_stream", "address", "peer", "received", "sent")
+    __slots__ = ("_socket", "_stream", "address", "peer", "received", "sent", "sink")
 
     def __init__(self, stream: trio.abc.Stream, peer: str) -> None:
         self._stream: trio.abc.Stream | None = stream
-        self._eager = stream if isinstance(stream, EagerStream) else None
         self._socket: socket.socket | None = None
+        self.sink: Sink | None = _Eager(stream) if isinstance(stream, EagerStream) else None
         self.address = self.peer = peer
         self.received = 0
         self.sent = 0
@@ -57,8 +74,8 @@ class Transport:
             if sock.family != socket.AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         transport = cls.__new__(cls)
-        transport._stream = transport._eager = None
-        transport._socket = sock
+        transport._stream = None
+        transport._socket = transport.sink = sock
         transport.address = transport.peer = peer
         transport.received = transport.sent = 0
         return transport
@@ -97,10 +114,7 @@ class Transport:
             OSError: the peer is gone.
         """
         try:
-            if self._socket is not None:
-                sent = self._socket.send(data)
-            else:
-                sent = self._eager.try_send(data) if self._eager is not None else 0
+            sent = self.sink.send(data) if self.sink is not None else 0
         except BlockingIOError:
             return 0
         self.sent += sent
@@ -114,7 +128,7 @@ class Transport:
         """
         if self._socket is not None:
             await trio.lowlevel.wait_writable(self._socket)
-        elif self._eager is not None:
+        elif self.sink is not None:
             assert self._stream is not None
             await self._stream.wait_send_all_might_not_block()
 
@@ -127,7 +141,7 @@ class Transport:
             OSError, trio.BrokenResourceError: the peer is gone.
         """
         await self.wait_writable()
-        if self._socket is not None or self._eager is not None:
+        if self.sink is not None:
             return self.try_send(data)
         assert self._stream is not None
         piece = data[:_PIECE]

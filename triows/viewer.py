@@ -9,8 +9,8 @@ from typing import Any, Final, Self, final
 import trio
 
 from triows.errors import TriowsError
-from triows.hub import OnLag
 from triows.messages import Message, MessageType, Position
+from triows.topics import OnLag
 
 BUFFER: Final = 1000  # messages read ahead of the application
 

@@ -19,9 +19,10 @@ from triows.http.cursors import start, write_cursor
 from triows.http.operations import EVENTS
 from triows.http.serving import Receive, Send
 from triows.http.waiter import Waiter
-from triows.hub import PULL_BYTES, Subscription
+from triows.hub import PULL_BYTES
 from triows.logs import Log
 from triows.statistics import ConnectionStatistics
+from triows.topics import Subscription
 
 SIGN_OF_LIFE: Final = 15.0  # seconds without an event, after which a comment is sent
 _RETRY_DELAY: Final = 1.0  # seconds after which what could not be read is asked for again

@@ -10,8 +10,8 @@ import uuid_utils
 from triows.auth import Identity
 from triows.errors import Close
 from triows.http.serving import Receive
-from triows.hub import Subscription
-from triows.logs import Slice
+from triows.topics import Subscription
+from triows.transport import Sink
 
 
 class Waiter:
@@ -23,7 +23,7 @@ class Waiter:
     Attributes:
         id: unique (UUIDv7), and ordered by time.
         gone: whether the peer has hung up.
-        queued, stale: the hub's, see `triows.hub.Subscriber`.
+        queued, sink, stale: see `triows.topics.Subscriber`.
     """
 
     def __init__(self, identity: Identity) -> None:
@@ -31,6 +31,7 @@ class Waiter:
         self.identity: Identity | None = identity
         self.gone = False
         self.queued = False
+        self.sink: Sink | None = None  # it takes by itself
         self.stale: dict[Subscription, None] = {}
         self._since = time.time()
         self._woken = trio.Event()
@@ -59,9 +60,9 @@ class Waiter:
         self.stale.clear()
         self.wake()
 
-    def deliver(self, subscription: Subscription, piece: Slice, now: float) -> bool:
-        """Leave it to `flush`."""
-        return False
+    def took(self, messages: int, size: int, at: float, unsent: memoryview | None = None) -> None:
+        """Never asked: nothing is sent to it."""
+        raise AssertionError("a waiter has no sink")
 
     def request_close(self, close: Close) -> None:
         """Wait no longer."""

@@ -57,6 +57,10 @@ def _broken_connection(connection: Connection, pull_bytes: int) -> Iterator[str]
         yield f"{sender.reply_size} bytes of answers wait on one connection"
     if sender.reply_size != sum(map(len, sender._replies)):
         yield f"answers are counted as {sender.reply_size} bytes, and are not"
+    busy = sender.queued or sender._unsent is not None or bool(sender.stale)
+    ending = sender._closed or sender._stopped or sender._parting is not None
+    if (busy or ending) and sender.sink is not None:
+        yield "a connection is sent to at once, and has something else to see to"
     unsent = len(sender._unsent) if sender._unsent is not None else 0
     if unsent > pull_bytes + _MESSAGE + BACKLOG + _ANSWER:
         yield f"{unsent} bytes wait for one socket; a pull is {pull_bytes}"
@@ -69,9 +73,16 @@ def _broken_hub(hub: Hub, members: int) -> Iterator[str]:
         yield f"{len(hub._ready)} connections wait for the flusher, of {members}"
     for channel, topic in hub._topics.items():
         watching = list(topic.subscriptions)
+        if not all(cohort.members for cohort in topic.cohorts):
+            yield f"{channel} has a cohort of nobody"
+        cohorts = [s for c in topic.cohorts for s in c.members.values()]
+        if sorted(map(id, [*cohorts, *topic._loose])) != sorted(map(id, watching)):
+            yield f"{channel}: who watches is not in one place"
         if topic.log.watchers != len(watching):
             yield f"{channel} counts {topic.log.watchers} watchers, and has {len(watching)}"
         for subscription in watching:
+            if subscription.cohort is not None and subscription in subscription.subscriber.stale:
+                yield f"{channel}: one that keeps up is to be seen to apart"
             if not subscription.active:
                 yield f"{channel} is watched by who has left"
             if subscription.cursor > topic.log.head:

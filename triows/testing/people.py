@@ -11,12 +11,12 @@ import trio
 
 from triows.client import Client, open_client
 from triows.errors import ConnectionClosed, ErrorCode, HandshakeRefused, RequestError, TriowsError
-from triows.hub import OnLag
 from triows.messages import Message, MessageType, Position
 from triows.testing.ledger import Blame, Cursor, Ledger, Sent
 from triows.testing.network import Network
 from triows.testing.site import URL
 from triows.testing.tokens import Tokens
+from triows.topics import OnLag
 from triows.viewer import Subscription
 
 _AT_ONCE: Final = 8  # messages published without waiting for each
