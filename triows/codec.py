@@ -15,10 +15,10 @@ from triows.frames import encode_frame
 from triows.messages import MAX_ID, Message, MessageType, Outcome
 
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
+_BRACE, _BRACKET = b"}]"
 _STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # as signed bytes: 1 and -1
-_ACK: Final = (
-    b'{"type":"ack","id":%b,"channel":"%b","data":{"epoch":"%b","offset":%d},"timestamp":"%b"}'
-)
+_ACK: Final = b'{"type":"ack","id":%b%b%d%b'
+_PLACE: Final = b',"channel":"%b","data":{"epoch":"%b","offset":'
 MAX_ERROR: Final = 500  # characters of an error's message
 MAX_NESTING: Final = 100  # levels; Python's own reader gives up near 1000, PHP's at 512
 _T = TypeVar("_T")
@@ -87,10 +87,13 @@ def check_nesting(data: bytes) -> None:
 def _may_be_deep(text: bytes, levels: int) -> bool:
     """Whether JSON has so many brackets that it wants a closer look; most texts have few.
 
-    Splitting runs 3 times faster over a text than counting does.
+    Most are one object around a text, and close no bracket before their very end.
     """
+    all_but_end = text[:-levels]
+    if _BRACE not in all_but_end and _BRACKET not in all_but_end:
+        return False
     half = levels // 2  # of the brackets of a text that is too deep, more are of one kind
-    return len(text.split(b"{", half)) > half or (b"[" in text and text.count(b"[") >= half)
+    return text.count(b"{") >= half or text.count(b"[") >= half
 
 
 def _is_deep(text: bytes, levels: int) -> bool:
@@ -176,22 +179,40 @@ def encode_published(message: Message, head: bytes, offset: int, timestamp: byte
         offset: its place.
         timestamp: when it was given it.
     """
-    return encode_frame(
-        b'{"type":%b,%b"offset":%d,"timestamp":"%b"%b%b}'
-        % (
-            _TYPES.get(message.type) or encode_json(message.type),
-            head,
-            offset,
-            timestamp,
-            b',"id":%b' % encode_json(message.id) if message.id is not None else b"",
-            b',"data":%b' % message.raw if message.raw else b"",
-        )
-    )
+    start, stamp = published_start(head, message.type), published_stamp(timestamp)
+    return encode_between(start, message, offset, stamp)
 
 
 def published_head(channel: str) -> bytes:
     """Return the part of a published message that is the same for a whole channel."""
     return b'"channel":%b,' % encode_json(channel)
+
+
+def published_start(head: bytes, type: str) -> bytes:
+    """Return what messages of one type in one channel begin with."""
+    return b'{"type":%b,%b"offset":' % (_TYPES.get(type) or encode_json(type), head)
+
+
+def published_stamp(timestamp: bytes) -> bytes:
+    """Return what messages of one moment have in common."""
+    return b',"timestamp":"%b"' % timestamp
+
+
+def encode_between(start: bytes, message: Message, offset: int, stamp: bytes) -> bytes:
+    """Do as `encode_published`, with what is the same for many messages made before."""
+    id_, raw = message.id, message.raw
+    return encode_frame(
+        b"%b%d%b%b%b%b%b}"
+        % (
+            start,
+            offset,
+            stamp,
+            b"" if id_ is None else b',"id":',
+            b"" if id_ is None else encode_json(id_),
+            b',"data":' if raw else b"",
+            raw,
+        )
+    )
 
 
 def encode_push(
@@ -217,18 +238,16 @@ def encode_outcomes(messages: Sequence[Message], outcomes: Sequence[Outcome]) ->
     needs no time of its own.
     """
     frames: list[bytes] = []
+    channel, epoch, place = (messages[0].channel or "").encode(), "", b""
+    end = b'},"timestamp":"%b"}' % clock.latest
     for message, outcome in zip(messages, outcomes, strict=True):
         if isinstance(outcome, RequestError):
             frames.append(encode_error(outcome, message))
         elif message.id is not None:
-            assert message.channel is not None
-            text = _ACK % (
-                encode_json(message.id),
-                message.channel.encode(),
-                outcome.epoch.encode(),
-                outcome.offset,
-                clock.latest,
-            )
+            if outcome.epoch != epoch:
+                epoch = outcome.epoch
+                place = _PLACE % (channel, epoch.encode())
+            text = _ACK % (encode_json(message.id), place, outcome.offset, end)
             frames.append(encode_frame(text))
     return frames
 

@@ -10,11 +10,19 @@ import math
 import secrets
 import sys
 from array import array
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Sequence
+from itertools import repeat
 from typing import ClassVar, Final, NamedTuple
 
-from triows.codec import clock, encode_published, published_head
+from triows.codec import (
+    clock,
+    encode_between,
+    encode_published,
+    published_head,
+    published_stamp,
+    published_start,
+)
 from triows.config import LogLimits
 from triows.errors import ErrorCode, RequestError
 from triows.frames import frame_payload
@@ -79,6 +87,7 @@ class Log:
 
     __slots__ = (
         "_frames",
+        "_id_keys",
         "_id_times",
         "_ids",
         "_most_age",
@@ -118,7 +127,9 @@ class Log:
         self._times = array("d")
         self._skip = 0  # slots at the front of _frames and _times that are given up already
         # Flat, not tuples: containers that stay have the garbage collector come by all the time.
-        self._ids: OrderedDict[str, int] = OrderedDict()  # offsets, oldest first
+        # A dict has an order, too, but its first key costs more the more went before it.
+        self._ids: dict[str, int] = {}  # offsets
+        self._id_keys: deque[str] = deque()  # oldest first
         self._id_times: deque[float] = deque()  # when each of them was given
 
     @property
@@ -157,33 +168,33 @@ class Log:
             now: monotonic time in seconds.
         """
         self._forget_ids(now)
-        ids, head, size, outcomes = self._ids, self.head, 0, list[Outcome]()
-        owner, stamp = id_key(user, ""), clock.at(now)
+        outcomes, frames, keys = list[Outcome](), list[bytes](), list[str]()
+        owner, stamp = id_key(user, ""), published_stamp(clock.at(now))
+        kind, start = "", b""
         try:
             for message in messages:
-                key = owner + message.id if message.id is not None else None
-                if key is not None and key in ids:
-                    outcomes.append(Receipt(self.epoch, ids[key], True))
-                    continue
+                key = owner + message.id if message.id is not None else ""
+                offset = self.head + len(frames) + 1
                 if self.ended is not None:
-                    outcomes.append(self.refusal())
+                    place = self._ids.get(key, 0)
+                    outcomes.append(Receipt(self.epoch, place, True) if place else self.refusal())
                     continue
-                frame = encode_published(message, self._prefix, head + 1, stamp)
-                head += 1
-                self._frames.append(frame)
-                self._times.append(now)
-                size += len(frame) + MESSAGE_OVERHEAD
-                if key is not None:
-                    ids[key] = head
-                    self._id_times.append(now)
-                    size += ID_OVERHEAD
-                if message.type == _END:
+                if message.type != kind:
+                    kind = message.type
+                    start = published_start(self._prefix, kind)
+                frame = encode_between(start, message, offset, stamp)
+                if key:
+                    place = self._ids.setdefault(key, offset)
+                    if place != offset:
+                        outcomes.append(Receipt(self.epoch, place, True))
+                        continue
+                    keys.append(key)
+                frames.append(frame)
+                if kind == _END:
                     self.ended = message.raw or b"{}"
-                outcomes.append(Receipt(self.epoch, head))
+                outcomes.append(Receipt(self.epoch, offset))
         finally:
-            self._grow(head, size, now)
-            if len(ids) > MAX_IDS:
-                self._forget_ids(now)
+            self._grow(frames, keys, now)
         return outcomes
 
     def refusal(self) -> RequestError:
@@ -204,7 +215,7 @@ class Log:
         times, since = self._id_times, now - self._window
         while times and (times[0] < since or len(times) >= MAX_IDS):
             times.popleft()
-            self._ids.popitem(last=False)
+            del self._ids[self._id_keys.popleft()]
             self.size -= ID_OVERHEAD
 
     def encode(self, message: Message, offset: int, now: float) -> bytes:
@@ -220,26 +231,30 @@ class Log:
             frame: the message, encoded.
             now: monotonic time in seconds at which it was given its place.
         """
-        offset, size = self.head + 1, len(frame) + MESSAGE_OVERHEAD
-        self._frames.append(frame)
-        self._times.append(now)
         if key is not None:
-            self._ids[key] = offset
-            self._id_times.append(now)
-            size += ID_OVERHEAD
+            self._ids[key] = self.head + 1
         if message.type == _END:
             self.ended = message.raw or b"{}"
-        self._grow(offset, size, now)
+        self._grow((frame,), () if key is None else (key,), now)
 
-    def _grow(self, head: int, size: int, now: float) -> None:
-        """Take note of what was added, and give up what the limits do not cover any more."""
-        if head == self.head:
+    def _grow(self, frames: Sequence[bytes], keys: Sequence[str], now: float) -> None:
+        """Add the next messages, and the keys that `_ids` has got of them; and give up what the
+        limits do not cover any more.
+        """
+        if not frames:
             return
-        self.head = head
-        self.size += size
+        self._frames += frames
+        self._times.extend(repeat(now, len(frames)))
+        self._id_keys += keys
+        self._id_times.extend(repeat(now, len(keys)))
+        self.head += len(frames)
+        self.size += sum(map(len, frames))
+        self.size += len(frames) * MESSAGE_OVERHEAD + len(keys) * ID_OVERHEAD
         self.touched = now
+        if len(self._ids) > MAX_IDS:
+            self._forget_ids(now)
         if (
-            head - self.held >= self._most_messages
+            self.head - self.held >= self._most_messages
             or self.size > self._most_bytes
             or self._times[self._skip] < now - self._most_age
         ):
@@ -274,6 +289,7 @@ class Log:
         """Give up remembering ids: memory is short."""
         self.size -= len(self._ids) * ID_OVERHEAD
         self._ids.clear()
+        self._id_keys.clear()
         self._id_times.clear()
 
     def slice(self, cursor: int, max_bytes: int) -> Slice:

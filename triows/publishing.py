@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Final, final
 
 import attrs
@@ -17,7 +17,7 @@ from triows.messages import Message, MessageType, Outcome, Position
 from triows.peer import Peer, Services, acknowledge, authorize, channel_of
 
 _COMMAND: Final = str(MessageType.COMMAND)
-MAX_ALLOWED: Final = 128  # pairs of type and channel remembered as allowed
+MAX_ALLOWED: Final = 128  # channels of which it is remembered what was allowed
 
 
 @final
@@ -36,8 +36,8 @@ class Publisher:
         self.unanswered = 0
         self._under_way = 0  # messages of which the engine has not said yet how they fared
         self._concluded: trio.Event | None = None  # set when none is, if somebody waits for that
-        # Type and channel of what the token was seen to allow: nearly all messages repeat it.
-        self._allowed: set[tuple[str, str | None]] = set()
+        # By channel, the types that the token was seen to allow: nearly all messages repeat it.
+        self._allowed: dict[str | None, set[str]] = {}
 
     def forget(self) -> None:
         """Check anew what the client may: it has another token."""
@@ -45,24 +45,22 @@ class Publisher:
 
     def publish_again(self, request: Message, now: float) -> bool:
         """Publish a message of a kind that was allowed before; false if it was not."""
-        if (request.type, request.channel) not in self._allowed:
+        if request.type not in self._allowed.get(request.channel, ()):
             return False
         self._submit(request, now)
         return True
 
-    def may_join(self, request: Message, channel: str | None) -> bool:
-        """Whether a message can be published together with others for `channel`: of a kind that
-        was allowed before, and without a handler.
+    def joinable(self, channel: str | None) -> Set[str]:
+        """Return the types of messages that can be published together in a channel: those that
+        were allowed before, and have no handler.
         """
-        kind, handlers = request.type, self._services.application.handlers
-        return (
-            request.channel == channel
-            and (kind, channel) in self._allowed
-            and (kind != _COMMAND or kind not in handlers)
-        )
+        types = self._allowed.get(channel, set())
+        if _COMMAND in types and _COMMAND in self._services.application.handlers:
+            return types - {_COMMAND}
+        return types
 
     def publish_all(self, channel: str, requests: list[Message], now: float) -> None:
-        """Publish messages that may be published together; see `may_join`."""
+        """Publish messages that can be published together; see `joinable`."""
         identity = self._peer.identity
         assert identity is not None
         self._under_way += len(requests)
@@ -85,7 +83,7 @@ class Publisher:
         elif self._services.application.authorizer is None:
             if len(self._allowed) >= MAX_ALLOWED:
                 self._allowed.clear()
-            self._allowed.add((request.type, channel))
+            self._allowed.setdefault(channel, set()).add(request.type)
         self._submit(request, trio.current_time())
 
     def _submit(self, request: Message, now: float) -> None:

@@ -7,7 +7,7 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from typing import Final, final
 
 import msgspec
@@ -68,6 +68,7 @@ class Session:
             return 0
         requests: list[Message] = []
         channel, size = None, 0
+        types: Set[str] = frozenset()
         most, room = self._budget.room(now)
         for number in range(at, min(len(frames), at + min(TOGETHER, most))):
             kind, payload = frames[number]
@@ -78,8 +79,10 @@ class Session:
             if request is None:
                 break
             size += len(payload)
-            channel = channel if requests else request.channel
-            if size > room or not self.publisher.may_join(request, channel):
+            if not requests:
+                channel = request.channel
+                types = self.publisher.joinable(channel)
+            if size > room or request.channel != channel or request.type not in types:
                 self._ahead = payload, request
                 size -= len(payload)
                 break

@@ -109,6 +109,7 @@ class Tail(Shelved):
     def learn(self, offset: int, key: str, at: float) -> None:
         """Remember an id, given at that monotonic time; oldest first."""
         self._ids[key] = offset
+        self._id_keys.append(key)
         self._id_times.append(at)
         self.size += ID_OVERHEAD
 
@@ -117,7 +118,7 @@ class Tail(Shelved):
         """Offset from which on ids are remembered; 0 if that is not known."""
         if not self.knows_ids:
             return 0
-        return next(iter(self._ids.values()), self.head + 1)
+        return self._ids[self._id_keys[0]] if self._id_keys else self.head + 1
 
 
 def stored_size(frame: bytes) -> int:
