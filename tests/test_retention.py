@@ -143,6 +143,25 @@ async def test_ids_outlive_their_messages(
         assert (again.duplicate, again.offset) == (False, 11)
 
 
+async def test_longer_window_than_before(
+    path: Path, autojump_clock: MockClock, no_threads: None, clock: WallClock
+) -> None:
+    """An id that was used anew after its window is in a longer one twice: the last one counts."""
+    async with running(path, clock, idempotency_window=10.0) as bench:
+        for _ in range(2):
+            await bench.publish("a:1", id="i")
+            await trio.sleep(20)
+    async with running(path, clock, idempotency_window=100.0) as bench:
+        again = await bench.publish("a:1", id="i")
+        assert isinstance(again, Receipt)
+        assert (again.duplicate, again.offset) == (True, 2)
+        await trio.sleep(100)
+        for id_, offset in (("j", 3), ("i", 4)):
+            fresh = await bench.publish("a:1", id=id_)
+            assert isinstance(fresh, Receipt)
+            assert (fresh.duplicate, fresh.offset) == (False, offset)
+
+
 async def test_in_small_steps(
     path: Path, autojump_clock: MockClock, no_threads: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

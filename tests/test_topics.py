@@ -241,7 +241,11 @@ def test_nobody_can_tell(
         await stage.finish()
 
     budget = -1.0 if pausing else 1e9
-    with patch.object(hub_module, "_BUDGET", budget), patch.object(topics, "COHORT", size):
+    with (
+        patch.object(hub_module, "_BUDGET", budget),
+        patch.object(hub_module, "_MUSTERED", size),
+        patch.object(topics, "COHORT", size),
+    ):
         run_virtually(play)
 
 
@@ -284,7 +288,7 @@ def _fill(hub: Hub, log: Log, viewer: Viewer) -> None:
 
 
 def _watch_another(hub: Hub, log: Log, viewer: Viewer) -> None:
-    """Two logs grow in one tick: each is visited once, for both."""
+    """Two logs grow in one tick: who watches both is visited once, for both."""
     other = Log(CHANNELS[1], LogLimits(), 0.0)
     viewer.subscribe(other)
     other.append(triows.log("x"), "u", 0.0)
@@ -301,14 +305,36 @@ async def test_others_stand_elsewhere(nursery: Nursery) -> None:
         viewer = Viewer(Hub(), nursery)
         topic.add(Subscription(viewer.sender, log, cursor, triows.OnLag.GAP))
     await wait_all_tasks_blocked()
-    assert [subscription.cursor for subscription in topic.muster()] == [3]  # it has everything
+    others = topic.muster(topic.loose)
+    assert [subscription.cursor for subscription in others] == [3]  # it has everything
     assert [(c.cursor, len(c.members)) for c in topic.cohorts] == [(1, 2), (2, 1)]
+    nursery.cancel_scope.cancel()
+
+
+async def test_cohorts_do_not_crumble(nursery: Nursery) -> None:
+    """Not when their members come in any order, nor for ever when these came from many places."""
+    log = Log(CHANNELS[0], LogLimits(), 0.0)
+    for _ in range(8):
+        log.append(triows.log("x"), "u", 0.0)
+    topic = Topic(log)
+    for cursor in [1, 2] * COHORT + list(range(8)):
+        viewer = Viewer(Hub(), nursery)
+        topic.add(Subscription(viewer.sender, log, cursor, triows.OnLag.GAP))
+    topic.muster(topic.loose)
+    assert [len(cohort.members) for cohort in topic.cohorts] == [COHORT, COHORT, *[1] * 8]
+    await wait_all_tasks_blocked()
+    for cohort in topic.cohorts:
+        topic.advance(cohort, log.slice(cohort.cursor, WIDE), 0.0)
+    log.append(triows.log("x"), "u", 0.0)
+    topic.tidy()
+    topic.muster(topic.loose)
+    assert [len(cohort.members) for cohort in topic.cohorts] == [COHORT, COHORT, 8]
     nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(
     ("event", "staying"),
-    [(_nothing, 3), (_ask, 2), (_fill, 2), (_watch_another, 0)],
+    [(_nothing, 3), (_ask, 2), (_fill, 2), (_watch_another, 2)],
     ids=["nothing", "answer", "full", "several"],
 )
 async def test_who_has_something_else_leaves_and_comes_back(

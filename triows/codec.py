@@ -87,7 +87,8 @@ def check_nesting(data: bytes) -> None:
 def _may_be_deep(text: bytes, levels: int) -> bool:
     """Whether JSON has so many brackets that it wants a closer look; most texts have few.
 
-    Most are one object around a text, and close no bracket before their very end.
+    Most are one object around a text, and close no bracket before their very end: who is nested
+    more deeply than `levels` (1 or more) closes more than fit into so many bytes.
     """
     all_but_end = text[:-levels]
     if _BRACE not in all_but_end and _BRACKET not in all_but_end:

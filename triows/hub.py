@@ -8,6 +8,7 @@ viewer that cannot keep up is a cursor that lags: one integer, no queue.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import Final, Protocol
 
 import trio
@@ -21,7 +22,8 @@ PULL_BYTES: Final = PAGE_BYTES
 """Bytes one connection is given at a time: paces a replay, and bounds what a stalled one holds."""
 
 _BUDGET: Final = 0.005  # seconds the flusher works before it lets readers and heartbeats run
-_CHECK_EVERY: Final = 32  # connections between two looks at the clock
+_CHECK_EVERY: Final = 32  # connections visited between two looks at the clock
+_MUSTERED: Final = 1024  # subscriptions looked at between two
 _CACHED_BYTES: Final = 8 * 1024 * 1024  # of joined slices, shared by those at the same place
 
 
@@ -109,7 +111,8 @@ class Hub:
         """Note that `log` began anew in its place: all are told by `gap`, and get what it has."""
         topic = self._topics.get(log.channel)
         if topic is not None:
-            topic.scatter()
+            for cohort in topic.cohorts:
+                topic.scatter(cohort)
             for subscription in topic.subscriptions:
                 subscription.cursor = BEFORE
                 self._resume(subscription)
@@ -162,10 +165,12 @@ class Hub:
             else:
                 await self._idle.park()
             marked_at = self._marked_at if self._dirty else None
-            if len(self._dirty) == 1:
-                await self._deliver(self._dirty.pop())
-            else:
-                self._gather()
+            topics, self._dirty = self._dirty, []
+            if len(topics) > 1:
+                self._gather(topics)
+            turn = _Turn()
+            for topic in topics:
+                await self._deliver(topic, turn)
             batch, self._ready = self._ready, []
             await self._flush(batch)
             if marked_at is not None:
@@ -173,16 +178,32 @@ class Hub:
             if self._slices:
                 self._forget_slices()
 
-    async def _deliver(self, topic: Topic) -> None:
-        """Bring one topic's subscribers up to date, when it is the only one.
+    def _gather(self, topics: list[Topic]) -> None:
+        """Have those who watch several of the topics be visited: once, for all of them together."""
+        watching: list[Subscriber] = []
+        for topic in topics:
+            watching += topic.subscribers()
+        for subscriber, count in Counter(watching).items():
+            if count > 1 and not subscriber.queued:
+                _queue(subscriber, self._ready)
+
+    async def _deliver(self, topic: Topic, turn: _Turn) -> None:
+        """Bring one topic's subscribers up to date.
 
         The most common case in the fewest steps: those who stand at the same place and have
         nothing else to send get the same piece at once. The others are left to `flush`.
         """
         topic.dirty = False
-        for subscription in topic.muster():
-            self._delay(subscription)
-        turn = _Turn()
+        topic.tidy()
+        loose = topic.loose
+        for at in range(0, len(loose), _MUSTERED):
+            for subscription in topic.muster(loose[at : at + _MUSTERED]):
+                if subscription.subscriber.queued:  # it comes by anyway
+                    subscription.subscriber.stale[subscription] = None
+                else:
+                    self._delay(subscription)
+            if turn.is_over():
+                await turn.pause()
         for cohort in topic.cohorts:
             self._advance(topic, cohort, turn.now)
             if turn.is_over():
@@ -190,11 +211,10 @@ class Hub:
 
     def _advance(self, topic: Topic, cohort: Cohort, now: float) -> None:
         log = topic.log
-        if not cohort.members or cohort.cursor >= log.head:  # another was here in a pause
+        if not cohort.members or cohort.cursor >= log.head:  # of what happened in a pause
             return
         if cohort.cursor + 1 < log.held:  # it has to be fetched, or told of as a gap
-            topic.scatter()
-            for subscription in topic.subscriptions:
+            for subscription in topic.scatter(cohort):
                 self._delay(subscription)
             return
         for subscription in topic.advance(cohort, self.slice(log, cohort.cursor), now):
@@ -208,18 +228,6 @@ class Hub:
         if subscription.lag:
             subscription.subscriber.stale[subscription] = None
             self.ready(subscription.subscriber)
-
-    def _gather(self) -> None:
-        """Have all who watch one of several topics come by `flush`: each once, for all of them."""
-        topics, self._dirty = self._dirty, []
-        for topic in topics:
-            topic.dirty = False
-            topic.scatter()
-            for subscription in topic.subscriptions:
-                subscriber = subscription.subscriber
-                subscriber.stale[subscription] = None
-                if not subscriber.queued:
-                    _queue(subscriber, self._ready)
 
     async def _flush(self, batch: list[Subscriber]) -> None:
         turn = _Turn()

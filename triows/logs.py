@@ -173,7 +173,7 @@ class Log:
         kind, start = "", b""
         try:
             for message in messages:
-                key = owner + message.id if message.id is not None else ""
+                key = owner + message.id if message.id is not None else ""  # no id has none such
                 offset = self.head + len(frames) + 1
                 if self.ended is not None:
                     place = self._ids.get(key, 0)
@@ -183,7 +183,7 @@ class Log:
                     kind = message.type
                     start = published_start(self._prefix, kind)
                 frame = encode_between(start, message, offset, stamp)
-                if key:
+                if key:  # one look for it: few are duplicates, encoded in vain
                     place = self._ids.setdefault(key, offset)
                     if place != offset:
                         outcomes.append(Receipt(self.epoch, place, True))

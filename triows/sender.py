@@ -171,9 +171,11 @@ class Sender(Subscriber):
         return self._unsent is not None
 
     def _part_if_current(self) -> None:
+        if self._parting is None:
+            return
+        self.settle()
         if (
-            self._parting is not None
-            and self._unsent is None
+            self._unsent is None
             and not self._replies
             and not self._owner.unanswered
             and not any(s.lag and s.cursor < at for s, at in self._parting_at.items() if s.active)

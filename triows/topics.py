@@ -8,6 +8,7 @@ What a connection wants to know of itself is worked out when it asks.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Final, Protocol, final
 
@@ -17,8 +18,10 @@ from triows.logs import Log, Slice
 from triows.messages import MessageType
 from triows.transport import Sink
 
-COHORT: Final = 128
+COHORT: Final = 64
 """Members at most: those who get a piece before the flusher looks at the clock."""
+
+_AT_ONCE: Final = 64  # cohorts that are broken up at a time
 
 BEFORE: Final = -1
 """Cursor of those who stand in an epoch that is over."""
@@ -69,44 +72,35 @@ class Subscription:
     """A cursor in a log, and whose it is.
 
     Attributes:
+        cursor: offset of the last message given to the subscriber; in a cohort, as of `settle`.
         on_lag: what to do when the next message is no longer kept.
         active: false once it has been ended.
         cohort: those it stands with, if it does.
     """
 
-    __slots__ = ("_cursor", "_sent", "active", "cohort", "log", "on_lag", "subscriber")
+    __slots__ = ("_sent", "active", "cohort", "cursor", "log", "on_lag", "subscriber")
 
     def __init__(self, subscriber: Subscriber, log: Log, cursor: int, on_lag: OnLag) -> None:
         self.subscriber = subscriber
         self.log = log
+        self.cursor = cursor
         self.on_lag = on_lag
         self.active = True
         self.cohort: Cohort | None = None
-        self._cursor = cursor  # while in a cohort, what the subscriber knows of; so `_sent`
-        self._sent = 0
-
-    @property
-    def cursor(self) -> int:
-        """Offset of the last message given to the subscriber."""
-        return self._cursor if self.cohort is None else self.cohort.cursor
-
-    @cursor.setter
-    def cursor(self, offset: int) -> None:
-        assert self.cohort is None
-        self._cursor = offset
+        self._sent = 0  # bytes of its cohort's that the subscriber knows of, as it does of `cursor`
 
     @property
     def lag(self) -> int:
-        """How many messages are waiting for the subscriber."""
+        """How many messages are waiting for the subscriber; in a cohort, as of `settle`."""
         return self.log.head - self.cursor
 
     def settle(self) -> None:
-        """Tell the subscriber what it was sent with its cohort."""
+        """Come to where its cohort is, and tell the subscriber what it was sent with it."""
         cohort = self.cohort
-        if cohort is not None and cohort.cursor != self._cursor:
-            messages, size = cohort.cursor - self._cursor, cohort.sent - self._sent
+        if cohort is not None and cohort.cursor != self.cursor:
+            messages, size = cohort.cursor - self.cursor, cohort.sent - self._sent
             self.subscriber.took(messages, size, cohort.moved_at)
-            self._cursor, self._sent = cohort.cursor, cohort.sent
+            self.cursor, self._sent = cohort.cursor, cohort.sent
 
     def join(self, cohort: Cohort) -> None:
         """Stand with others from now on."""
@@ -232,12 +226,24 @@ class Topic:
         self.subscriptions: dict[Subscription, None] = {}
         self.dirty = False
         self._loose: dict[Subscription, None] = {}  # those in no cohort
-        self._cohorts: list[Cohort] = []  # none of them empty
+        self._cohorts: dict[Cohort, None] = {}  # none of them empty
 
     @property
     def cohorts(self) -> list[Cohort]:
         """A copy: they may change."""
-        return self._cohorts.copy()
+        return list(self._cohorts)
+
+    @property
+    def loose(self) -> list[Subscription]:
+        """Those in no cohort; a copy."""
+        return list(self._loose)
+
+    def subscribers(self) -> list[Subscriber]:
+        """Return who watches."""
+        found = [subscription.subscriber for subscription in self._loose]
+        for cohort in self._cohorts:
+            found += cohort.members
+        return found
 
     def add(self, subscription: Subscription) -> None:
         """Have somebody watch, alone for now."""
@@ -246,50 +252,56 @@ class Topic:
 
     def remove(self, subscription: Subscription) -> None:
         """Have somebody watch no longer."""
-        self._part(subscription)
+        if subscription.cohort is not None:
+            self._loosen(subscription.cohort, [subscription])
         del self.subscriptions[subscription], self._loose[subscription]
 
-    def muster(self) -> list[Subscription]:
-        """Form cohorts of all who can be sent to at once, and have something to get that is in
-        memory; return the rest.
+    def muster(self, some: Iterable[Subscription]) -> list[Subscription]:
+        """Have those of the loose who can be sent to at once, and have something to get that is in
+        memory, stand in a cohort; return the others. Those who watch no longer are left out.
         """
-        log, rest = self.log, []
-        for subscription in list(self._loose):
-            in_memory = log.held <= subscription.cursor + 1 <= log.head
-            if in_memory and subscription.subscriber.sink is not None:
-                self._join(subscription)
-            else:
-                rest.append(subscription)
-        return rest
-
-    def _join(self, subscription: Subscription) -> None:
-        cohort = self._cohorts[-1] if self._cohorts else None
-        if cohort is None or cohort.cursor != subscription.cursor or len(cohort.members) >= COHORT:
-            cohort = Cohort(subscription.cursor)
-            self._cohorts.append(cohort)
-        subscription.join(cohort)
-        del self._loose[subscription]
+        log, others = self.log, []
+        open_ones = {c.cursor: c for c in self._cohorts if len(c.members) < COHORT}
+        for subscription in some:
+            if not subscription.active:
+                continue
+            cursor = subscription.cursor
+            if subscription.subscriber.sink is None or not log.held <= cursor + 1 <= log.head:
+                others.append(subscription)
+                continue
+            cohort = open_ones.get(cursor)
+            if cohort is None or len(cohort.members) >= COHORT:
+                cohort = open_ones[cursor] = Cohort(cursor)
+                self._cohorts[cohort] = None
+            subscription.join(cohort)
+            del self._loose[subscription]
+        return others
 
     def advance(self, cohort: Cohort, piece: Slice, now: float) -> list[Subscription]:
         """Send a piece to a cohort; return those who had to leave it."""
         left = cohort.advance(piece, now)
-        self._loose.update(dict.fromkeys(left))
-        self._forget_empty(cohort)
+        if left:
+            self._take_back(cohort, left)
         return left
 
-    def scatter(self) -> None:
-        """Have everybody stand alone."""
-        for cohort in self.cohorts:
-            for subscription in list(cohort.members.values()):
-                self._part(subscription)
+    def tidy(self) -> None:
+        """Break up some of the cohorts if they are many more than it takes: they form anew."""
+        if len(self._cohorts) > 2 * (len(self.subscriptions) // COHORT + 1):
+            for cohort in self.cohorts[:_AT_ONCE]:
+                self.scatter(cohort)
 
-    def _part(self, subscription: Subscription) -> None:
-        cohort = subscription.cohort
-        if cohort is not None:
+    def scatter(self, cohort: Cohort) -> list[Subscription]:
+        """Have the members of a cohort stand alone; return them."""
+        members = list(cohort.members.values())
+        self._loosen(cohort, members)
+        return members
+
+    def _loosen(self, cohort: Cohort, members: list[Subscription]) -> None:
+        for subscription in members:
             subscription.leave()
-            self._loose[subscription] = None
-            self._forget_empty(cohort)
+        self._take_back(cohort, members)
 
-    def _forget_empty(self, cohort: Cohort) -> None:
+    def _take_back(self, cohort: Cohort, members: list[Subscription]) -> None:
+        self._loose.update(dict.fromkeys(members))
         if not cohort.members:
-            self._cohorts.remove(cohort)
+            del self._cohorts[cohort]

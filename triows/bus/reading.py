@@ -84,7 +84,11 @@ class Reader:
             return []
         decoded = msgspec.json.decode(keys, type=list[str])
         both = zip(map(int, offsets.split(",")), map(int, times.split(",")), strict=True)
-        return [(offset, at, key) for (offset, at), key in zip(both, decoded, strict=True)][::-1]
+        # With a longer window than before, or the clock set back, one may be there twice.
+        newest: dict[str, tuple[int, int]] = {}
+        for place, key in zip(both, decoded, strict=True):
+            newest.setdefault(key, place)
+        return [(offset, at, key) for key, (offset, at) in reversed(newest.items())]
 
     def _time(self, channel: int, offset: int) -> int:
         found = self._one(
