@@ -17,6 +17,7 @@ from tests.support import SECRET, Peer, request_head
 from tests.support_client import CHANNEL, Command, cli
 from tests.support_workers import ALONE, children, is_alive, logged, program, wait
 from triows.cli import workers
+from triows.cli.serve import DRAINING
 from triows.cli.worker import Job
 
 pytestmark = pytest.mark.slow
@@ -209,6 +210,30 @@ async def test_gives_up(
         await workers.Workers([_job(1), _job(2)]).run()
     said = capsys.readouterr().err  # either may be the first to have died so often
     assert max(said.count(f"worker {number} ended with 1 after") for number in (1, 2)) >= 4
+
+
+async def test_signal_while_giving_up(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It does not have those drain who are being ended already."""
+    monkeypatch.setattr(workers, "COMMAND", ("false",))
+    monkeypatch.setattr(workers, "SHORTEST", 0.001)
+    giving_up = workers.Workers._failure_by
+
+    def planted(self: workers.Workers, worker: workers.Worker, how: str) -> Any:
+        failure = giving_up(self, worker, how)
+        if failure is not None:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return failure
+
+    monkeypatch.setattr(workers.Workers, "_failure_by", planted)
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it comes again if nobody took it
+    try:
+        with pytest.raises(triows.TriowsError, match="has died 5 times"):
+            await workers.Workers([_job(1), _job(2)]).run()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert DRAINING not in capsys.readouterr().err
 
 
 async def test_gives_up_once(monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock) -> None:

@@ -166,13 +166,13 @@ class Hub:
                 await self._idle.park()
             marked_at = self._marked_at if self._dirty else None
             topics, self._dirty = self._dirty, []
+            turn = _Turn()
             if len(topics) > 1:
                 self._gather(topics)
-            turn = _Turn()
             for topic in topics:
                 await self._deliver(topic, turn)
             batch, self._ready = self._ready, []
-            await self._flush(batch)
+            await self._flush(batch, turn)
             if marked_at is not None:
                 self.latency.observe(trio.current_time() - marked_at)
             if self._slices:
@@ -197,13 +197,13 @@ class Hub:
         topic.tidy()
         loose = topic.loose
         for at in range(0, len(loose), _MUSTERED):
+            if turn.is_over():
+                await turn.pause()
             for subscription in topic.muster(loose[at : at + _MUSTERED]):
                 if subscription.subscriber.queued:  # it comes by anyway
                     subscription.subscriber.stale[subscription] = None
                 else:
                     self._delay(subscription)
-            if turn.is_over():
-                await turn.pause()
         for cohort in topic.cohorts:
             self._advance(topic, cohort, turn.now)
             if turn.is_over():
@@ -229,8 +229,7 @@ class Hub:
             subscription.subscriber.stale[subscription] = None
             self.ready(subscription.subscriber)
 
-    async def _flush(self, batch: list[Subscriber]) -> None:
-        turn = _Turn()
+    async def _flush(self, batch: list[Subscriber], turn: _Turn) -> None:
         for number, subscriber in enumerate(batch, 1):
             subscriber.flush(turn.now)
             if not number % _CHECK_EVERY and turn.is_over():

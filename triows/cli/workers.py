@@ -168,6 +168,7 @@ class Workers:
             failure = self._failure_by(worker, how)
             if failure is not None:
                 self._failure = self._failure or failure  # several may die in one moment
+                self._stop.set()  # a signal from now on is for those who do not end
                 all_keepers.cancel(reason="the workers cannot be kept alive")
                 return
             wait = min(LONGEST, SHORTEST * 2.0**worker.deaths)

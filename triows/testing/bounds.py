@@ -85,5 +85,7 @@ def _broken_hub(hub: Hub, members: int) -> Iterator[str]:
                 yield f"{channel}: one that keeps up is to be seen to apart"
             if not subscription.active:
                 yield f"{channel} is watched by who has left"
-            if subscription.cursor > topic.log.head:
-                yield f"{channel}: a cursor at {subscription.cursor}, the log at {topic.log.head}"
+            cohort, head = subscription.cohort, topic.log.head
+            at = subscription.cursor if cohort is None else cohort.cursor
+            if not subscription.cursor <= at <= head:
+                yield f"{channel}: a cursor at {subscription.cursor}, now {at}, the log at {head}"
