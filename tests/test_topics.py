@@ -391,21 +391,30 @@ async def test_log_that_begins_anew_while_others_have_their_turn(
 ) -> None:
     """Nobody gets a message of the old epoch in the place of a new one at the same offset."""
     hub, log, viewers, _ = await _keeping_up(nursery, COHORT + 1)
-    monkeypatch.setattr(hub_module, "_BUDGET", -1.0)  # the flusher pauses after each cohort
 
-    async def pause(turn: object) -> None:
-        monkeypatch.undo()
+    def begin() -> None:
         begin_anew(log, hub)
         viewers[-1].sender.flush(0.0)  # as for a control frame
         log.append(triows.log("newer"), "u", 0.0)
         hub.mark(log, 1)
-        await trio.lowlevel.checkpoint()
 
-    monkeypatch.setattr(hub_module._Turn, "pause", pause)
+    _after_one_cohort(monkeypatch, begin)
     await _publish(hub, log)
     got = [[_brief(m) for m in viewer.heard()][1:] for viewer in viewers]
     assert got == [["x", "x", "gap", "new", "newer"]] * COHORT + [["x", "gap", "new", "newer"]]
     nursery.cancel_scope.cancel()
+
+
+def _after_one_cohort(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
+    """Have something done in the flusher's next pause, which comes after one cohort."""
+
+    async def pause(turn: object) -> None:
+        monkeypatch.undo()
+        act()
+        await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(hub_module, "_BUDGET", -1.0)
+    monkeypatch.setattr(hub_module._Turn, "pause", pause)
 
 
 def _brief(message: dict[str, Any]) -> Any:
@@ -417,14 +426,7 @@ async def test_who_leaves_while_others_have_their_turn(
 ) -> None:
     """What has not reached it by then does not."""
     hub, log, viewers, topic = await _keeping_up(nursery, COHORT + 1)
-    monkeypatch.setattr(hub_module, "_BUDGET", -1.0)  # the flusher pauses after each cohort
-
-    async def leave(turn: object) -> None:
-        monkeypatch.undo()
-        viewers[-1].unsubscribe(log)
-        await trio.lowlevel.checkpoint()
-
-    monkeypatch.setattr(hub_module._Turn, "pause", leave)
+    _after_one_cohort(monkeypatch, lambda: viewers[-1].unsubscribe(log))
     await _publish(hub, log)
     assert [v.check({log.channel: log}) for v in (viewers[0], viewers[-1])] == [2, 1]
     assert len(topic.cohorts) == 1
