@@ -431,3 +431,35 @@ async def test_who_leaves_while_others_have_their_turn(
     assert [v.check({log.channel: log}) for v in (viewers[0], viewers[-1])] == [2, 1]
     assert len(topic.cohorts) == 1
     nursery.cancel_scope.cancel()
+
+
+async def test_who_leaves_before_its_turn(
+    nursery: Nursery, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who was to stand in a cohort and watches no longer is left out."""
+    hub, log, viewers, topic = await _keeping_up(nursery, 2)
+    for viewer in viewers:
+        viewer.ask({log.channel: log})
+    await _publish(hub, log)  # all are visited, and stand alone
+    _after_one_cohort(monkeypatch, lambda: viewers[-1].unsubscribe(log))
+    await _publish(hub, log)
+    assert [v.check({log.channel: log}) for v in viewers] == [3, 2]
+    assert [len(cohort.members) for cohort in topic.cohorts] == [1]
+    nursery.cancel_scope.cancel()
+
+
+async def test_who_watches_several_is_sent_all_at_once(
+    nursery: Nursery, autojump_clock: MockClock
+) -> None:
+    """Of logs that grow in one tick; not piece by piece."""
+    hub, log, viewers, _ = await _keeping_up(nursery, 2)
+    other = Log(CHANNELS[1], LogLimits(), 0.0)
+    viewers[0].subscribe(other)
+    await wait_all_tasks_blocked()
+    sent: list[bytes] = []
+    viewers[0].pipe.tap = sent.append
+    other.append(triows.log("x"), "u", 0.0)
+    hub.mark(other, 1)
+    await _publish(hub, log)
+    assert [piece.count(b'"type":"log"') for piece in sent] == [2]
+    nursery.cancel_scope.cancel()
