@@ -7,7 +7,6 @@ viewer that cannot keep up is a cursor that lags: one integer, no queue.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from typing import Final, Protocol
 
@@ -253,11 +252,11 @@ class _Turn:
 
     def _begin(self) -> None:
         self.now = trio.current_time()
-        self._stop = time.perf_counter() + _BUDGET
+        self._stop = self.now + _BUDGET
 
     def is_over(self) -> bool:
         """Whether it is time to let them."""
-        return time.perf_counter() > self._stop
+        return trio.current_time() > self._stop
 
     async def pause(self) -> None:
         """Let the others run."""

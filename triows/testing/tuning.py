@@ -26,6 +26,7 @@ SWIFT: Final[_Changes] = (
 SMALL: Final[_Changes] = (
     (viewer, "BUFFER", 4),
     (hub, "PULL_BYTES", 400),
+    (hub, "_BUDGET", -1.0),  # others run between any two pieces of work
     (sender, "PULL_BYTES", 400),
     (pager, "PAGE_BYTES", 400),
     (transport, "_PIECE", 100),
