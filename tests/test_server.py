@@ -15,6 +15,7 @@ import trustme
 
 import triows
 from tests.support import SECRET, TEXT, Peer, connect, memory_server, request_head, token
+from triows import hub
 from triows.session import Session
 
 AUTH = triows.JWTAuth(SECRET)
@@ -110,11 +111,42 @@ async def test_drain_has_a_deadline(
     limits = triows.Limits(drain_timeout=5, write_timeout=100)
     settings = triows.Settings(limits=limits)
     async with triows.open_server(settings=settings, auth=AUTH, listen=False) as server:
-        peer = await connect(server, nursery)
+        peer = await connect(server, nursery, narrow=True)
         await peer.ask("subscribe", id="1", channel="session:1")
         await server.publish("session:1", triows.log("x" * 1_000_000))
         began = trio.current_time()
-    assert trio.current_time() - began <= 5
+    assert trio.current_time() - began == 5
+    assert server.connections() == []
+
+
+async def test_streams_served_in_tasks_of_others_drain(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server outlasts them, too: all get what was published, however late their turn comes."""
+    monkeypatch.setattr(hub, "_BUDGET", -1.0)  # others run between any two steps of the flusher
+    async with memory_server() as server:
+        peers = [await connect(server, nursery) for _ in range(100)]
+        for peer in peers:
+            await peer.ask("subscribe", id="1", channel="session:1")
+        await server.publish("session:1", triows.log("x"))
+
+    assert server.connections() == []
+    for peer in peers:
+        assert [(await peer.hear())["type"] for _ in range(2)] == ["reconnect", "log"]
+        assert await peer.close_code() == triows.CloseCode.RESTART
+
+
+async def test_streams_served_in_tasks_of_others_are_cut_off(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    """When the application fails, the server ends at once, and they with it."""
+    with pytest.raises(KeyError):
+        async with memory_server() as server:
+            peer = await connect(server, nursery)
+            raise KeyError("mine")
+    assert await peer.close_code() == 1006  # this kind of stream cannot take a goodbye at once
+    assert trio.current_time() == 0
+    assert server.connections() == []
 
 
 async def test_crash_of_a_connection_is_its_own(

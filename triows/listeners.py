@@ -108,6 +108,34 @@ class Listeners:
         return Transport(stream, peer)
 
 
+@final
+class Streams:
+    """Connections that others accept and serve in tasks of theirs; they end with the server."""
+
+    def __init__(self) -> None:
+        self._scopes: dict[trio.CancelScope, None] = {}
+        self._over = trio.lowlevel.ParkingLot()
+
+    async def serve(self, serve: Serve, transport: Transport) -> None:
+        """Run `serve` in this task; returns early if `outlast` is cancelled."""
+        with trio.CancelScope() as scope:
+            self._scopes[scope] = None
+            try:
+                await serve(transport)
+            finally:
+                del self._scopes[scope]
+                self._over.unpark_all()
+
+    async def outlast(self) -> None:
+        """Wait until none is left; cancelled, cut off those that are."""
+        try:
+            while self._scopes:
+                await self._over.park()
+        finally:
+            for scope in self._scopes:
+                scope.cancel(reason="the server has ended")
+
+
 async def bind(
     host: str, port: int, *, shared: bool = False, setting: str = "port"
 ) -> list[socket.socket]:

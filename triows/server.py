@@ -34,7 +34,7 @@ from triows.http.front import Front, Upgrade
 from triows.http.head import Head
 from triows.hub import Hub
 from triows.listener import Listener
-from triows.listeners import Listeners, Port
+from triows.listeners import Listeners, Port, Streams
 from triows.messages import (
     LIFECYCLE,
     Message,
@@ -98,6 +98,7 @@ class Server:
         self._doors, missing = open_doors(settings, self._services, self._administration, public)
         self._front = Front(settings, revocable, self._registry, public, missing)
         self._listeners: Port | None = None
+        self._streams = Streams()
 
     @property
     def port(self) -> int:
@@ -184,13 +185,14 @@ class Server:
     async def serve_stream(self, stream: trio.abc.Stream, peer: str = "") -> None:
         """Serve one connection over any stream, to its end; never raises but Cancelled.
 
-        The task is the caller's: leaving `open_server` asks for the end, and does not wait for it.
+        The task is the caller's; leaving `open_server` waits for its end as for that of any other
+        connection, and cuts it off when it cuts them off: then this returns.
 
         Args:
             stream: taken over, and closed at the end.
             peer: the peer's network address, for rates and logs.
         """
-        await self._serve(Transport(stream, peer))
+        await self._streams.serve(self._serve, Transport(stream, peer))
 
     async def _serve(self, transport: Transport) -> None:
         admitted: list[Connection] = []
@@ -244,6 +246,7 @@ class Server:
                     handlers.cancel_scope.cancel(reason="the application failed")
                 else:
                     self.drain()
+                handlers.start_soon(self._streams.outlast)
                 timeout = self.settings.limits.drain_timeout
                 handlers.cancel_scope.deadline = trio.current_time() + timeout
             with trio.move_on_after(timeout if failure is None else 0):
