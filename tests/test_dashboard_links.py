@@ -66,6 +66,7 @@ def test_link_of_serve_dev_administers(browser: Chrome) -> None:
     """The link of a first look opens all views."""
     with printing("serve", "--dev", "--server.port", "0") as printed:
         dashboard = follow(browser, next_link(printed))
+        dashboard.see("a.channel", "system:connections")  # that we are here
         dashboard.see(".empty", "Nothing is streamed yet")
         assert [link.text for link in dashboard.all("nav a")] == [
             "Sessions",

@@ -5,6 +5,7 @@ import { poll } from "./api.js";
 import { h, say, set, svg } from "./dom.js";
 import { age, bytes, count, plain, plural, rate } from "./format.js";
 import { Table } from "./table.js";
+import { isSystem } from "./token.js";
 
 const PAGE = 500; // channels asked for at once
 const MAX_PAGES = 4;
@@ -51,8 +52,9 @@ export function sessionsView(session) {
     }
     table.update(matching.slice(0, MAX_SHOWN));
     wrapper.hidden = !matching.length;
-    empty.hidden = matching.length > 0;
-    if (!matching.length) empty.replaceChildren(...(channels.length ? nothingMatches() : nothingYet()));
+    const streamed = channels.some(({ channel }) => !isSystem(channel)); // that we watch is told on one of those
+    empty.hidden = streamed && matching.length > 0;
+    if (!empty.hidden) empty.replaceChildren(...(streamed ? nothingMatches() : nothingYet()));
     const viewers = channels.reduce((sum, each) => sum + each.viewers, 0);
     const cut = matching.length > MAX_SHOWN ? `; the first ${count(MAX_SHOWN)} are shown, filter to see others` : "";
     say(summary, `${plural(channels.length, "channel")}${more ? " and more" : ""}, ${plural(viewers, "viewer")}${cut}`);
@@ -84,7 +86,7 @@ function columns(rates) {
   const head = (key, title, sort, text, more = {}) => ({ key, title, sort, text, descending: true, class: "numeric", ...more });
   return [
     { key: "channel", title: "Channel", sort: ({ channel }) => channel, fill: fillChannel, class: "main" },
-    { key: "state", title: "State", sort: ({ channel, state, opened_at: opened }) => [channel.startsWith("system") ? 1 : 0, state.order, -opened], fill: fillState },
+    { key: "state", title: "State", sort: ({ channel, state, opened_at: opened }) => [isSystem(channel) ? 1 : 0, state.order, -opened], fill: fillState },
     head("rate", "Rate", (row) => row.rate, null, { fill: (cell, row) => fillRate(cell, row, rates) }),
     head("viewers", "Viewers", (row) => row.viewers, (row) => count(row.viewers), { class: "numeric wide" }),
     head("offset", "Messages", (row) => row.offset, (row) => count(row.offset), { class: "numeric wide" }),

@@ -35,11 +35,16 @@ export function read(token) {
   return { user: String(claims?.sub ?? "somebody"), expires, admin, grants };
 }
 
+// Whether a channel is the server's own, and nobody's session.
+export function isSystem(channel) {
+  return channel === "system" || channel.startsWith("system:");
+}
+
 // Whether patterns like "session:*" cover a channel. A bare "*" does not cover `system`.
 export function covers(patterns, channel) {
   if (!Array.isArray(patterns)) return false;
   return patterns.some((pattern) => {
-    if (pattern === "*") return channel !== "system" && !channel.startsWith("system:");
+    if (pattern === "*") return !isSystem(channel);
     if (typeof pattern !== "string") return false;
     return pattern.endsWith("*") ? channel.startsWith(pattern.slice(0, -1)) : pattern === channel;
   });
