@@ -155,9 +155,29 @@ async def together(*tasks: Callable[[], Awaitable[None]]) -> None:
 
 async def publish(talk: Talk, channel: str, count: int, pause: float = 0) -> None:
     """Publish `{"n": 1}` to `{"n": count}`, as fast as the limits allow or with pauses."""
-    for number in range(1, count + 1):
-        await talk.say("log", channel=channel, data={"n": number})
+    numbers = range(1, count + 1)
+    await publish_all(talk, channel, {f"n-{n}": {"n": n} for n in numbers}, pause)
+
+
+async def publish_all(
+    talk: Talk, channel: str, logs: Mapping[str, Any], pause: float = 0
+) -> dict[str, Any]:
+    """Publish by id, without waiting for one answer before the next is sent; return the answers.
+
+    Raises:
+        Mismatch: one was refused.
+    """
+    answers: dict[str, Any] = {}
+    waited_for = iter(logs)
+    for number, (id_, data) in enumerate(logs.items()):
+        if number >= len(answers) + talk.window:
+            first = next(waited_for)
+            answers[first] = await talk.answer(first, "log")
+        await talk.say("log", id=id_, channel=channel, data=data)
         await trio.sleep(pause)
+    for id_ in waited_for:
+        answers[id_] = await talk.answer(id_, "log")
+    return answers
 
 
 def expect_number(message: Any, channel: str, number: int) -> None:

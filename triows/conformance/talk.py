@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import sys
 from collections import deque
 from collections.abc import Callable
 from itertools import count
@@ -37,6 +38,9 @@ class Journal:
 class Pace:
     """Keeps a sender well within what the greeting allows: nine tenths of the rate in the long
     run and half of the burst, since a server that was held up reads everything at once.
+
+    Attributes:
+        window: messages that may be under way without an answer, for the same reason.
     """
 
     def __init__(self, limits: dict[str, Any]) -> None:
@@ -44,6 +48,7 @@ class Pace:
         self._burst = max(1.0, limits.get("messages_burst", 0) / 2)
         self._left = self._burst
         self._at = trio.current_time()
+        self.window = int(self._burst) if self._rate else sys.maxsize
 
     async def take(self) -> None:
         """Wait until one more message may be sent."""
@@ -90,6 +95,11 @@ class Talk:
             raise Mismatch(f"expected the greeting, got {show(message)}")
         self.greeting = message["data"]
         self._pace = Pace(self.greeting.get("limits", {}))
+
+    @property
+    def window(self) -> int:
+        """How many messages may be under way without an answer."""
+        return self._pace.window
 
     async def say(self, type: str, **members: Any) -> None:
         """Send one message, no faster than the greeting allows."""

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from triows.conformance.matcher import Mismatch, show
-from triows.conformance.rig import Rig, allowed, check, together
+from triows.conformance.rig import Rig, allowed, check, publish_all, together
 from triows.conformance.talk import Talk
 
 
@@ -63,12 +63,10 @@ async def history_is_what_was_delivered(rig: Rig) -> None:
 async def _publish(
     talk: Talk, prefix: str, channel: str, count: int, answers: dict[str, int]
 ) -> None:
-    """Publish without waiting for answers, then read them: the offset of each id."""
-    for number in range(count):
-        await talk.say("log", id=f"{prefix}{number}", channel=channel, data={"from": prefix})
-    for number in range(count):
-        id_ = f"{prefix}{number}"
-        answers[id_] = (await talk.answer(id_, "log"))["data"]["offset"]
+    """Publish, and note the offset that each id was answered with."""
+    logs = {f"{prefix}{number}": {"from": prefix} for number in range(count)}
+    for id_, answer in (await publish_all(talk, channel, logs)).items():
+        answers[id_] = answer["data"]["offset"]
 
 
 async def _watch(talk: Talk, count: int, seen: list[Any]) -> None:
