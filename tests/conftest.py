@@ -5,6 +5,12 @@ from __future__ import annotations
 import signal
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says as much of what else the machine does. What has to be fast is
+# shown elsewhere, by the processor's time.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 # A shell that starts a job in the background, or nohup, has it ignore these, and what we start
 # would inherit that: no Ctrl-C would reach a command under test.

@@ -61,6 +61,7 @@ class Witness:
         self.gaps: list[object] = []
         self.stop = trio.Event()
         self.connections = 0
+        self.publishing = 0
         self._at_once = at_once
         self._up = trio.Event()
 
@@ -97,6 +98,7 @@ class Witness:
         """Publish numbered messages until it is time to stop."""
         token = triows.make_token(SECRET, name, **ALL)
         number = 0
+        self.publishing += 1
         async with triows.open_client(
             "ws://127.0.0.1:1/ws", token=token, open_stream=self.connect
         ) as client:
@@ -107,6 +109,7 @@ class Witness:
                 for text, position in zip(texts, positions, strict=True):
                     assert (channel, text) not in self.acknowledged
                     self.acknowledged[channel, text] = position.offset
+        self.publishing -= 1
 
     async def watch(self, channel: str) -> None:
         """Watch a channel from its start, for ever."""

@@ -173,7 +173,7 @@ async def test_peers_start_no_tasks(nursery: Nursery, autojump_clock: MockClock)
         await peer.ask("subscribe", id="1", channel=A)
         await wait_all_tasks_blocked()
         tasks = trio.lowlevel.current_statistics().tasks_living
-        threads = threading.active_count()
+        threads = set(threading.enumerate())
         for what in (
             frame("x", PONG),
             frame("x", PING),
@@ -186,7 +186,7 @@ async def test_peers_start_no_tasks(nursery: Nursery, autojump_clock: MockClock)
             await trio.lowlevel.checkpoint()
             assert trio.lowlevel.current_statistics().tasks_living == tasks
             await wait_all_tasks_blocked()
-            assert threading.active_count() == threads
+            assert set(threading.enumerate()) <= threads  # idle ones may end
 
 
 async def test_unfinished_message_is_not_kept_for_ever(

@@ -103,7 +103,7 @@ shapes = st.builds(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(shapes, st.integers(0, 99), st.sampled_from([1e-5, 1e-3, 2e-2]))
 def test_each_viewer_of_a_message_is_counted_once(shape: Shape, seed: int, send: float) -> None:
     """Overloaded or not, whoever dies: live, or as what was missed."""

@@ -118,12 +118,12 @@ async def test_terminate_kills_what_does_not_listen(
     pty: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """What ignores SIGTERM is killed after the grace period, however often it was asked."""
-    monkeypatch.setattr(steer, "TERMINATE_GRACE", 0.2)
+    monkeypatch.setattr(steer, "TERMINATE_GRACE", 1.0)
     session = _Session(_when_ready({"action": "terminate"}, {"action": "terminate"}))
     script = "trap '' TERM; echo ready; while :; do sleep 0.05; done"
     assert await session.run(script, pty=pty) == 137
     assert [told["outcome"] for told in session.told] == ["obeyed", "obeyed", "killed"]
-    assert session.told[-1]["reason"] == "still there 0.2 s after SIGTERM"
+    assert session.told[-1]["reason"] == "still there 1 s after SIGTERM"
 
 
 @both

@@ -163,6 +163,6 @@ class ClientMachine(RuleBasedStateMachine):
 
 
 ClientMachine.TestCase.settings = settings(
-    max_examples=30, stateful_step_count=30, deadline=None, report_multiple_bugs=False
+    max_examples=30, stateful_step_count=30, report_multiple_bugs=False
 )
 test_client_hands_out_everything_once: type = ClientMachine.TestCase

@@ -50,7 +50,7 @@ READ = st.tuples(st.just("read"), st.integers(1, 8))
 TICK = st.tuples(st.just("tick"), st.integers(1, 4))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     steps=st.lists(st.one_of(PUBLISH, SUBSCRIBE, READ, TICK), max_size=25),
     size=st.sampled_from([1, 30_000]),

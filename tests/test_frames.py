@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from wsproto.frame_protocol import FrameProtocol, Opcode
 
@@ -107,7 +107,6 @@ def _plain(frames: list[Frame]) -> Parsed:
     ]
 
 
-@settings(deadline=None)
 @given(_messages(), st.lists(st.integers(0, 1 << 18), max_size=30))
 def test_reader_agrees_with_wsproto(pieces: Pieces, cuts: list[int]) -> None:
     """However a stream is cut, the same messages come out in the same order as from wsproto."""
@@ -121,7 +120,6 @@ def test_reader_agrees_with_wsproto(pieces: Pieces, cuts: list[int]) -> None:
     assert _plain(frames) == _parse_with_wsproto(data)
 
 
-@settings(deadline=None)
 @given(_messages())
 def test_reader_completes_each_message_at_its_last_byte(pieces: Pieces) -> None:
     """Nothing that is whole waits for the bytes behind it."""

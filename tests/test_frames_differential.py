@@ -192,7 +192,7 @@ def _closes_inside(pieces: list[Piece]) -> bool:
     return False
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(_streams())
 def test_all_three_agree(pieces: list[Piece]) -> None:
     """Messages and verdict are the same, of sound streams and of broken ones."""
@@ -204,7 +204,7 @@ def test_all_three_agree(pieces: list[Piece]) -> None:
         assert _websockets(data) == verdict
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(_streams(), st.data())
 def test_all_three_agree_on_half_a_stream(pieces: list[Piece], data: st.DataObject) -> None:
     """Cut off anywhere, none has a message that another has not."""

@@ -297,7 +297,7 @@ PIECES = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(pieces=st.lists(PIECES, max_size=8), opened=st.booleans(), leave=st.booleans())
 def test_garbage(pieces: list[bytes], opened: bool, leave: bool) -> None:
     """Whatever bytes come, before or after the handshake, nobody else notices."""

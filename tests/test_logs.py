@@ -225,7 +225,7 @@ class LogMachine(RuleBasedStateMachine):
         assert log.touched <= self.now
 
 
-LogMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+LogMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30)
 test_log_agrees_with_a_list: type = LogMachine.TestCase
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from triows.bus.memory import SWEEP_INTERVAL, MemoryBus
@@ -192,7 +192,6 @@ async def test_total_of_zero_is_unlimited() -> None:
 _publishes = st.lists(st.tuples(st.integers(0, 5), st.integers(2, 3000)), max_size=40)
 
 
-@settings(deadline=None)
 @given(_publishes, st.integers(10_000, 60_000))
 async def test_total_is_kept_whatever_is_published(
     publishes: list[tuple[int, int]], total: int

@@ -71,7 +71,7 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     steps=st.lists(STEPS, max_size=25),
     size=st.sampled_from([1, 30_000]),

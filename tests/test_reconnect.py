@@ -40,7 +40,7 @@ def _highest(a: float, b: float) -> float:
 
 
 @given(_cuts, st.lists(st.sampled_from([0.0, 0.01, 0.3, 2.0]), min_size=1, max_size=30))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_message_once_over_lost_connections(
     cuts: list[tuple[int | None, int | None]], pauses: list[float]
 ) -> None:

@@ -178,6 +178,6 @@ class SessionMachine(RuleBasedStateMachine):
 
 
 SessionMachine.TestCase.settings = settings(
-    max_examples=30, stateful_step_count=30, deadline=None, report_multiple_bugs=False
+    max_examples=30, stateful_step_count=30, report_multiple_bugs=False
 )
 test_every_request_has_one_answer: type = SessionMachine.TestCase

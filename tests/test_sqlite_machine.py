@@ -183,6 +183,6 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 StoreMachine.TestCase.settings = settings(
-    max_examples=150, stateful_step_count=8, deadline=None, report_multiple_bugs=False
+    max_examples=150, stateful_step_count=8, report_multiple_bugs=False
 )
 test_store_agrees_with_a_model: type = StoreMachine.TestCase

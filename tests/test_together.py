@@ -92,7 +92,7 @@ async def play(nursery: Nursery, requests: list[dict[str, Any]], *, at_once: boo
     ]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(_requests)
 def test_as_one_after_the_other(requests: list[dict[str, Any]]) -> None:
     """Whatever comes together is answered and delivered as if it had come alone."""

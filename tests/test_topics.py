@@ -223,7 +223,7 @@ class Play:
             assert viewer.sender.sink is viewer.transport.sink
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(steps=_steps, pausing=st.booleans(), size=st.integers(1, 3), most=st.sampled_from((3, 1000)))
 def test_nobody_can_tell(
     steps: list[tuple[int, bool, tuple[Any, ...]]], pausing: bool, size: int, most: int

@@ -237,6 +237,6 @@ class WatchMachine(RuleBasedStateMachine):
 
 
 WatchMachine.TestCase.settings = settings(
-    max_examples=25, stateful_step_count=40, deadline=None, report_multiple_bugs=False
+    max_examples=25, stateful_step_count=40, report_multiple_bugs=False
 )
 test_viewers_agree_with_lists: type = WatchMachine.TestCase
