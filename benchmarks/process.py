@@ -68,11 +68,12 @@ def prepare() -> None:
     _server_core = cores[0]
 
 
-_server_core = 0
+_server_core: int | None = None  # any, unless `prepare` was called
 
 
 def _pin() -> None:
-    os.sched_setaffinity(0, {_server_core})
+    if _server_core is not None:
+        os.sched_setaffinity(0, {_server_core})
 
 
 @contextmanager
