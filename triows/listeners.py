@@ -127,13 +127,18 @@ class Streams:
                 self._over.unpark_all()
 
     async def outlast(self) -> None:
-        """Wait until none is left; cancelled, cut off those that are."""
+        """Wait until none is left; cancelled, cut off those that are, and see them end."""
         try:
-            while self._scopes:
-                await self._over.park()
+            await self._wait_over()
         finally:
             for scope in self._scopes:
                 scope.cancel(reason="the server has ended")
+            with trio.CancelScope(shield=True):  # not for long: they are cancelled
+                await self._wait_over()
+
+    async def _wait_over(self) -> None:
+        while self._scopes:
+            await self._over.park()
 
 
 async def bind(
