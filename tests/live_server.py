@@ -1,8 +1,9 @@
 """A triows server as a process of its own, led over its standard input: to be killed, for example.
 
 Reads JSON, a line each: the settings first, then `{"publish": channel, "count": n, "first": n,
-"pad": n}` (messages of type log, numbered; with `"every": seconds` one by one in the background)
-or `{"end": channel}`. Answers each with a line of JSON, the first one with the address.
+"pad": n}` (messages of type log, numbered; with `"every": seconds` one by one in the background,
+and before all that is ordered later) or `{"end": channel}`. Answers each with a line of JSON, the
+first one with the address.
 """
 
 from __future__ import annotations
@@ -23,20 +24,24 @@ async def _echo(request: triows.Request) -> Any:
     return {"user": request.identity.user, "asked": request.message.data}
 
 
-async def _publish(server: triows.Server, order: dict[str, Any]) -> None:
+async def _publish(server: triows.Server, turn: trio.Lock, order: dict[str, Any]) -> None:
     pad = "x" * order["pad"]
-    for number in range(order["first"], order["first"] + order["count"]):
-        await server.publish(order["publish"], triows.log({"n": number, "pad": pad}))
-        await trio.sleep(order["every"])
+    async with turn:  # the numbers of two orders never mix
+        for number in range(order["first"], order["first"] + order["count"]):
+            await server.publish(order["publish"], triows.log({"n": number, "pad": pad}))
+            await trio.sleep(order["every"])
 
 
-async def _obey(server: triows.Server, nursery: trio.Nursery, order: dict[str, Any]) -> None:
+async def _obey(
+    server: triows.Server, nursery: trio.Nursery, turn: trio.Lock, order: dict[str, Any]
+) -> None:
     if "end" in order:
-        await server.publish(order["end"], triows.end(exit_code=0))
+        async with turn:
+            await server.publish(order["end"], triows.end(exit_code=0))
     elif order["every"]:
-        nursery.start_soon(_publish, server, order)
+        nursery.start_soon(_publish, server, turn, order)
     else:
-        await _publish(server, order)
+        await _publish(server, turn, order)
 
 
 async def main() -> None:
@@ -50,8 +55,9 @@ async def main() -> None:
         trio.open_nursery() as nursery,
     ):
         _tell(server.url)
+        turn = trio.Lock()
         while line := await trio.to_thread.run_sync(sys.stdin.readline):
-            await _obey(server, nursery, json.loads(line))
+            await _obey(server, nursery, turn, json.loads(line))
             _tell("done")
 
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -64,6 +65,18 @@ def run_node(*arguments: object, seconds: float = 120) -> subprocess.CompletedPr
     )
 
 
+def hold_port() -> socket.socket:
+    """Bind a free port and never listen: nobody else is given it until the socket is closed.
+
+    A server with SO_REUSEADDR, as ours have, can listen beside it, go, and come back. While there
+    is none, connections are refused.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
+
+
 class LiveServer:
     """A triows server in a process of its own (tests/live_server.py), on a port it keeps.
 
@@ -78,11 +91,13 @@ class LiveServer:
         self._sections: dict[str, dict[str, Any]] = {"limits": _UNLIMITED, "server": {}}
         self._change(sections)
         self._process: subprocess.Popen[str] | None = None
-        self._port = 0
+        held = hold_port()
+        weakref.finalize(self, held.close)  # not with a kill: it may be started again
+        self._port: int = held.getsockname()[1]
         self.url = ""
 
     def start(self, **sections: dict[str, Any]) -> Self:
-        """Start, again on the same port, with some settings changed."""
+        """Start, always on the same port, with some settings changed."""
         self._change({**sections, "server": {**sections.get("server", {}), "port": self._port}})
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.live_server"],
@@ -92,12 +107,11 @@ class LiveServer:
             text=True,
         )
         self.url = self._ask(self._sections)
-        self._port = int(self.url.rsplit(":", 1)[1].removesuffix("/ws"))
         return self
 
     @property
     def port(self) -> int:
-        """The port it listens on, or did before it was killed."""
+        """The port it listens on whenever it runs; nobody else does meanwhile."""
         return self._port
 
     def publish(
@@ -105,7 +119,8 @@ class LiveServer:
     ) -> None:
         """Publish `count` log messages with data `{n, pad}`, numbered on from `first`.
 
-        Returns when all are published; with `every` (seconds) they follow in the background.
+        Returns when all are published; with `every` (seconds) they follow in the background, and
+        what is published next comes after them.
         """
         order = {"publish": channel, "count": count, "first": first, "pad": pad, "every": every}
         self._ask(order)
@@ -234,11 +249,15 @@ class Page:
         origin: for `server.allowed_origins`.
         get_token: returns what `/token` answers, None for status 503; replace it at will.
         asked: how often a token was asked for.
+        frozen: set when the page stands still (`freeze` of its `watch`), which it does until
+            `thaw` is set. No driver may ask the page for anything meanwhile.
     """
 
     def __init__(self) -> None:
         self.get_token: Callable[[], str | None] = token
         self.asked = 0
+        self.frozen = threading.Event()
+        self.thaw = threading.Event()
         page = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -256,6 +275,7 @@ class Page:
 
     def close(self) -> None:
         """End."""
+        self.thaw.set()  # or the browser could not leave the page
         self._server.shutdown()
         self._server.server_close()
 
@@ -269,6 +289,10 @@ class Page:
             self.asked += 1
             given = self.get_token()
             status, body = (503, b"") if given is None else (200, given.encode())
+        elif request.path == "/frozen":
+            self.frozen.set()
+            self.thaw.wait()
+            status = 200
         elif request.path in files:
             path, kind = files[request.path]
             status, body = 200, path.read_bytes()

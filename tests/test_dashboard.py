@@ -10,7 +10,7 @@ from selenium.webdriver import Chrome, Keys
 
 import triows
 from tests.support import SECRET
-from tests.support_browser import browser, shared_browser, wait_until
+from tests.support_browser import browser, hold_port, shared_browser, wait_until
 from tests.support_dashboard import ADMIN, Dashboard, DashboardServer, serving
 
 __all__ = ["browser", "shared_browser"]
@@ -196,21 +196,23 @@ def test_lost_server_is_told_and_found_again(
     browser: Chrome, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """While the server is away, words say so; when it is back, the view goes on by itself."""
-    with serving(tmp_path_factory.mktemp("first")) as first:
-        first.log("session:old", "before")
-        page = Dashboard(browser, first.url)
-        page.set_width(1280, 800)
-        page.open("log/session:old")
-        page.see_line("before")
-    page.see(".connection", "reconnecting")
-    page.see("#trouble", "cannot be reached")
+    with hold_port() as held:
+        port = held.getsockname()[1]
+        with serving(tmp_path_factory.mktemp("first"), port=port) as first:
+            first.log("session:old", "before")
+            page = Dashboard(browser, first.url)
+            page.set_width(1280, 800)
+            page.open("log/session:old")
+            page.see_line("before")
+        page.see(".connection", "reconnecting")
+        page.see("#trouble", "cannot be reached")
 
-    with serving(tmp_path_factory.mktemp("second"), port=first.port) as second:
-        second.log("session:old", "after")
-        page.see(".connection", "live")
-        page.see_line("The server was restarted: a new log begins")
-        page.see_line("after")
-        page.gone("#trouble")
+        with serving(tmp_path_factory.mktemp("second"), port=port) as second:
+            second.log("session:old", "after")
+            page.see(".connection", "live")
+            page.see_line("The server was restarted: a new log begins")
+            page.see_line("after")
+            page.gone("#trouble")
 
 
 def test_expired_token_is_asked_for_without_losing_the_view(
@@ -218,7 +220,7 @@ def test_expired_token_is_asked_for_without_losing_the_view(
 ) -> None:
     """When the token expires another is asked for, over the page, and all goes on."""
     server.log("session:long", "first")
-    short = triows.make_token(SECRET, "vic", ttl=6, subscribe=["session:*"])
+    short = triows.make_token(SECRET, "vic", ttl=12, subscribe=["session:*"])
     dashboard.open("log/session:long", token=short)
     dashboard.see_line("first")
 

@@ -70,7 +70,7 @@ def test_ten_thousand_messages_over_a_failing_network() -> None:
         with client.stdout as output:
             for line in output:
                 said.append(line.strip())
-                if said[-1] in ("published 1000", "published 3000", "published 7000"):
+                if said[-1] == "cut":
                     proxy.cut()
                 elif said[-1] == "half":
                     server.kill()
