@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,10 +11,11 @@ from typing import Any, TypeAlias
 import pytest
 from _pytest.mark import ParameterSet
 
-from tests.support_redis import Redis, free_port, valkey
+from tests.support_redis import Redis, free_port, redis_running, valkey, wait_for
+from tests.support_store import MEMORY
 from triows.bus.keys import SLOTS, ClusterKeys, slot_of
 
-NODE_TIMEOUT = 1000  # milliseconds after which a node counts as gone
+NODE_TIMEOUT = 2000  # milliseconds after which a node counts as gone
 SHARES = (range(5461), range(5461, 10923), range(10923, SLOTS))
 
 _KEYS = ClusterKeys("triows")
@@ -23,14 +24,6 @@ _KEYS = ClusterKeys("triows")
 def slot(channel: str) -> int:
     """Return the slot of a channel."""
     return slot_of(_KEYS.news(channel))
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
-    """Return as soon as `condition` holds, which is asked of other processes."""
-    give_up = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < give_up, "the cluster does not get ready"
-        time.sleep(0.02)
 
 
 class RedisCluster:
@@ -88,17 +81,29 @@ class RedisCluster:
         for number, (node, share) in enumerate(zip(self.masters, SHARES, strict=True), 1):
             node.run("CLUSTER", "ADDSLOTSRANGE", share[0], share[-1])
             node.run("CLUSTER", "SET-CONFIG-EPOCH", number)
-        for node in self.nodes[1:]:
-            self.masters[0].run("CLUSTER", "MEET", "127.0.0.1", *self._ports[node.port])
-        wait_for(lambda: all(self.knows_all(node) for node in self.nodes))
+        wait_for(self._have_met, "the nodes do not meet")
         for master, replica in zip(self.masters, self.replicas, strict=False):
-            replica.run("CLUSTER", "REPLICATE", master.run("CLUSTER", "MYID"))
-        wait_for(lambda: all("cluster_state:ok" in n.run("CLUSTER", "INFO") for n in self.nodes))
-        wait_for(lambda: all("link_status:up" in r.run("INFO") for r in self.replicas))
+            name = master.run("CLUSTER", "MYID")
+            assert replica.run("CLUSTER", "REPLICATE", name) == "OK"
+        wait_for(lambda: all(map(_is_ready, self.nodes)), "the cluster does not get ready")
+        wait_for(
+            lambda: all("link_status:up" in r.run("INFO") for r in self.replicas),
+            "a replica has no copy",
+        )
 
-    def knows_all(self, node: Redis) -> bool:
-        """Whether a node has met all others."""
-        return f"cluster_known_nodes:{len(self.nodes)}\r" in node.run("CLUSTER", "INFO") + "\r"
+    def _have_met(self) -> bool:
+        """Have the first node meet those it does not know: at first all, then those that it has
+        given up. Return whether all have met all others.
+        """
+        known = self.masters[0].run("CLUSTER", "NODES")
+        for port, bus_port in (self._ports[node.port] for node in self.nodes[1:]):
+            if f":{port}@" not in known:
+                self.masters[0].run("CLUSTER", "MEET", "127.0.0.1", port, bus_port)
+        return all(self._has_met_all(node) for node in self.nodes)
+
+    def _has_met_all(self, node: Redis) -> bool:
+        known = node.run("CLUSTER", "NODES")  # some of them maybe not by their names yet
+        return len(known.splitlines()) == len(self.nodes) and "handshake" not in known
 
     def kill(self) -> None:
         """End all of it."""
@@ -118,6 +123,12 @@ class RedisCluster:
         name = _KEYS.news(channel).decode()
         return self.master_of(channel).run("PUBSUB", "SHARDNUMSUB", name).endswith("1")
 
+    def servers(self) -> int:
+        """How many servers hear what is asked of all."""
+        name = _KEYS.control.decode()
+        said = self._owner(slot_of(_KEYS.control)).run("PUBSUB", "SHARDNUMSUB", name)
+        return int(said.split()[-1])
+
     def is_overheard(self) -> bool:
         """Whether anybody listens to more than channels that are named."""
         name = "triows:{*}:news"
@@ -125,7 +136,9 @@ class RedisCluster:
 
     def master_of(self, channel: str) -> Redis:
         """Return the master that has the slot of a channel, as far as the first one knows."""
-        wanted = slot(channel)
+        return self._owner(slot(channel))
+
+    def _owner(self, wanted: int) -> Redis:
         for line in self.masters[0].run("CLUSTER", "NODES").splitlines():
             _, place, _, _, _, _, _, _, *shares = line.split(" ")
             for first, _, last in (s.partition("-") for s in shares if not s.startswith("[")):
@@ -155,21 +168,28 @@ class RedisCluster:
 AnyRedis: TypeAlias = Redis | RedisCluster
 
 
+def _is_ready(node: Redis) -> bool:
+    """Whether a node serves, and knows who has which slot."""
+    said = node.run("CLUSTER", "INFO")
+    return "cluster_state:ok" in said and f"cluster_slots_assigned:{SLOTS}" in said
+
+
 @contextmanager
-def started(directory: Path, **options: Any) -> Iterator[RedisCluster]:
-    """Run a cluster."""
-    cluster = RedisCluster(directory, **options)
-    try:
-        cluster.start()
-        yield cluster
-    finally:
-        cluster.kill()
+def started(**options: Any) -> Iterator[RedisCluster]:
+    """Run a cluster. It does not wait for a disk: its files only have to survive a process."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as place:
+        cluster = RedisCluster(Path(place), **options)
+        try:
+            cluster.start()
+            yield cluster
+        finally:
+            cluster.kill()
 
 
 @pytest.fixture(scope="module")
-def lasting_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+def lasting_cluster() -> Iterator[RedisCluster]:
     """A cluster for several tests, none of which spoils it."""
-    with started(tmp_path_factory.mktemp("cluster")) as cluster:
+    with started() as cluster:
         yield cluster
 
 
@@ -178,28 +198,27 @@ def _slow(name: str) -> ParameterSet:
 
 
 @pytest.fixture(params=["redis", _slow("valkey"), _slow("cluster")])
-def any_redis(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AnyRedis]:
+def any_redis(request: pytest.FixtureRequest) -> Iterator[AnyRedis]:
     """All that the engine runs on, one after the other; empty."""
     if request.param == "cluster":
         cluster = request.getfixturevalue("lasting_cluster")
         cluster.run("FLUSHALL")
         yield cluster
         return
-    server = Redis(tmp_path, program=valkey() if request.param == "valkey" else "redis-server")
-    server.start()
-    yield server
-    server.kill()
+    program = valkey() if request.param == "valkey" else "redis-server"
+    with redis_running(program=program) as server:
+        yield server
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[RedisCluster]:
+def cluster() -> Iterator[RedisCluster]:
     """A cluster that may be spoiled."""
-    with started(tmp_path) as cluster:
+    with started() as cluster:
         yield cluster
 
 
 @pytest.fixture
-def replicated(tmp_path: Path) -> Iterator[RedisCluster]:
+def replicated() -> Iterator[RedisCluster]:
     """A cluster whose masters have a replica each."""
-    with started(tmp_path, replicas=True) as cluster:
+    with started(replicas=True) as cluster:
         yield cluster

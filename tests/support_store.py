@@ -39,7 +39,7 @@ def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "in_thread", inline)
 
 
-async def until(condition: Callable[[], object], *, seconds: float = 10) -> None:
+async def until(condition: Callable[[], object], *, seconds: float = 30) -> None:
     """Return as soon as `condition` holds; raises TooSlowError if it does not in that time."""
     with trio.fail_after(seconds):
         while not condition():  # noqa: ASYNC110 a thread or a process makes it so

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ import trio
 import triows
 from tests.support import SECRET, Peer, request_head, token
 from tests.support_client import CHANNEL, cli, offsets, read
+from tests.support_redis import free_port
 
 
 @asynccontextmanager
@@ -22,13 +22,6 @@ async def _server() -> AsyncIterator[triows.Server]:
     with trio.fail_after(20):
         async with triows.open_server(auth=triows.JWTAuth(SECRET), port=0) as server:
             yield server
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def test_serve_without_a_key_is_refused() -> None:
@@ -139,7 +132,7 @@ async def test_viewer_survives_a_killed_server(tmp_path: Path) -> None:
     """Its server killed and started again, a viewer goes on, and shows that the log is new."""
     secret = tmp_path / "secret"
     secret.write_text(SECRET)
-    port = _free_port()
+    port = free_port()
     url = f"ws://127.0.0.1:{port}/ws"
     serve = ("serve", "--server.port", port, "--auth.secret-file", secret)
     async with cli(*serve) as first:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from trio.testing import MockClock
 import triows
 from tests.support import SECRET, Peer, request_head
 from tests.support_client import CHANNEL, Command, cli
+from tests.support_redis import free_port
 from tests.support_workers import ALONE, children, is_alive, logged, program, wait
 from triows.cli import workers
 from triows.cli.serve import DRAINING
@@ -136,7 +136,7 @@ async def test_administrator_drains_all() -> None:
 @pytest.mark.slow
 async def test_port_of_each_worker() -> None:
     """`server.worker_port` gives each a port of its own, beside the one they share."""
-    own = _free_port()
+    own = free_port(2)
     async with program(ALONE, *TWO, "--server.worker-port", own) as command:
         _, token, _ = await _up(command)
         for number in (1, 2):
@@ -148,19 +148,6 @@ async def test_port_of_each_worker() -> None:
 def _ended_at(command: Command) -> list[int]:
     """Return the worker of each connection that has ended."""
     return [line["worker"] for line in logged(command) if "connection" in line]
-
-
-def _free_port() -> int:
-    """Return the first of two ports that nobody has."""
-    for port in range(20_000, 30_000, 2):
-        try:
-            for number in (port, port + 1):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", number))
-        except OSError:
-            continue
-        return port
-    raise AssertionError
 
 
 @pytest.mark.parametrize("store", ["memory://", "sqlite:///here.db"])

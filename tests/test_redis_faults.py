@@ -44,7 +44,7 @@ def is_refused(outcome: Outcome) -> bool:
 
 async def publish_until_kept(node: Node, channel: str, data: object, id: str) -> Receipt:
     """Publish with an id until it is acknowledged, as a client does."""
-    with trio.fail_after(15):
+    with trio.fail_after(60):
         while True:
             outcome = await node.publish(channel, data, id=id)
             if isinstance(outcome, Receipt):
@@ -203,7 +203,7 @@ async def test_paused(redis: Redis) -> None:
             assert [id for id, _ in one.answers[1:]] == ["i1", "i2", "i3", "i4"]
             began = trio.current_time()
             assert is_refused(await one.publish("a:1", 5, id="i5"))
-            assert trio.current_time() - began < 0.1
+            assert trio.current_time() - began < 1  # it was not waited for again
             assert data_of(log) == [0]
         finally:
             redis.send(signal.SIGCONT)
@@ -306,7 +306,7 @@ async def test_queue_is_bounded(redis: Redis, monkeypatch: pytest.MonkeyPatch) -
         assert refused
         assert all(is_refused(outcome) for outcome in refused)
         assert "does not keep up" in str(refused[0])
-        await until(lambda: all(outcomes), seconds=30)
+        await until(lambda: all(outcomes))
         assert len(outcomes) - len(refused) == 4
 
 
@@ -322,7 +322,7 @@ async def test_queue_is_bounded(redis: Redis, monkeypatch: pytest.MonkeyPatch) -
 )
 async def test_start_without_redis(redis: Redis, url: str, said: str) -> None:
     """A server does not start without: it says where Redis should be, and no password."""
-    with trio.fail_after(8), pytest.raises(ConfigError) as raised:
+    with trio.fail_after(30), pytest.raises(ConfigError) as raised:
         async with running(url.format(port=redis.port)):
             raise AssertionError
     assert said in str(raised.value)
@@ -333,7 +333,7 @@ async def test_start_without_redis(redis: Redis, url: str, said: str) -> None:
 async def test_start_with_a_redis_that_hangs(redis: Redis, tmp_path: Path) -> None:
     """A server gives up waiting for a Redis that takes the connection and says nothing."""
     redis.send(signal.SIGSTOP)
-    with trio.fail_after(8), pytest.raises(ConfigError, match="cannot be used"):
+    with trio.fail_after(30), pytest.raises(ConfigError, match="cannot be used"):
         async with running(redis.url):
             raise AssertionError
     redis.send(signal.SIGCONT)

@@ -77,7 +77,7 @@ async def test_killed_in_turn(
                 publishers.start_soon(witness.publish, f"p{number}", channel)
             await _kill_in_turn(redis, servers, witness)
             witness.stop.set()
-        await until(partial(_all_heard, witness), seconds=30)
+        await until(partial(_all_heard, witness), seconds=60)
         nursery.cancel_scope.cancel()
     stored = _stored(redis)
     print(  # noqa: T201 how much was tried is worth knowing
@@ -99,7 +99,7 @@ async def test_killed_in_turn(
 async def _kill_in_turn(redis: Redis, servers: Servers, witness: Witness) -> None:
     for number in range(ROUNDS):
         wanted = len(witness.acknowledged) + 4 * AT_ONCE
-        await until(partial(_has_acknowledged, witness, wanted), seconds=30)
+        await until(partial(_has_acknowledged, witness, wanted), seconds=60)
         await trio.sleep(random.uniform(0, 0.1))
         if number % REDIS_EVERY == REDIS_EVERY - 1:
             redis.kill()

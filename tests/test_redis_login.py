@@ -8,7 +8,7 @@ import pytest
 import trustme
 
 from tests.support_cluster import started
-from tests.support_redis import Redis, free_port, running, until
+from tests.support_redis import Redis, free_port, redis_running, running, until
 from tests.support_redis import redis as redis
 from triows.errors import ConfigError
 
@@ -66,7 +66,7 @@ def certify(directory: Path, name: str) -> tuple[str, ...]:
 async def test_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cluster over TLS, and a user who may do no more than what is needed: on all nodes."""
     options = certify(tmp_path, "127.0.0.1")
-    with started(tmp_path, tls=options) as cluster:
+    with started(tls=options) as cluster:
         with pytest.raises(ConfigError, match="CERTIFICATE_VERIFY_FAILED"):
             async with running(cluster.url):
                 raise AssertionError
@@ -90,9 +90,7 @@ async def test_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`rediss://` is encrypted, and the certificate has to be of that host."""
     options, port = certify(tmp_path, "127.0.0.1"), free_port()
-    server = Redis(tmp_path, "--tls-port", str(port), *options)
-    server.start()
-    try:
+    with redis_running("--tls-port", str(port), *options):
         with pytest.raises(ConfigError, match="CERTIFICATE_VERIFY_FAILED"):
             async with running(f"rediss://127.0.0.1:{port}"):
                 raise AssertionError
@@ -103,5 +101,3 @@ async def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(ConfigError, match="localhost"):
             async with running(f"rediss://localhost:{port}"):
                 raise AssertionError
-    finally:
-        server.kill()
