@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,7 @@ async def test_drain_has_a_deadline(
 async def test_streams_served_in_tasks_of_others_drain(
     autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server outlasts them, too: all get what was published, however late their turn comes."""
+    """The server waits for them as well: all get what was published, however late their turn."""
     monkeypatch.setattr(hub, "_BUDGET", -1.0)  # others run between any two steps of the flusher
     async with memory_server() as server:
         peers = [await connect(server, nursery) for _ in range(100)]
@@ -146,6 +147,44 @@ async def test_streams_served_in_tasks_of_others_are_cut_off(
             raise KeyError("mine")
     assert (server.connections(), trio.current_time()) == ([], 0)
     assert await peer.close_code() == 1006  # this kind of stream cannot take a goodbye at once
+
+
+@pytest.mark.parametrize("fails", [True, False])
+async def test_no_stream_begins_when_the_server_has_been_left(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, fails: bool
+) -> None:
+    """One task that serves streams in turn: the next, and any later one, is closed at once."""
+    peers: list[Peer] = []
+
+    async def serve_in_turn() -> None:
+        for _ in range(3):
+            ours, theirs = trio.testing.memory_stream_pair()
+            peers.append(Peer(ours))
+            await server.serve_stream(theirs)
+
+    limits = triows.Limits(drain_timeout=1, handshake_timeout=100)
+    with pytest.raises(KeyError) if fails else nullcontext():
+        async with memory_server(limits=limits) as server:
+            nursery.start_soon(serve_in_turn)
+            await trio.testing.wait_all_tasks_blocked()
+            if fails:
+                raise KeyError("mine")
+    await serve_in_turn()
+    assert trio.current_time() == (0 if fails else 1)
+    assert [await peer.close_code() for peer in peers] == [1006] * 6
+
+
+async def test_stream_that_cannot_be_closed(nursery: trio.Nursery) -> None:
+    """An error of a stream is no error of whoever had it served."""
+
+    def fail() -> None:
+        raise OSError("not now")
+
+    async with memory_server() as server:
+        ours, theirs = trio.testing.memory_stream_pair()
+        theirs.receive_stream.close_hook = fail
+        await ours.send_eof()
+        await server.serve_stream(theirs)
 
 
 async def test_crash_of_a_connection_is_its_own(

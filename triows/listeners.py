@@ -1,4 +1,7 @@
-"""The open port: sockets that we make ourselves, so that each can take the fast path."""
+"""Where connections come from: the open port, and others who hand us streams.
+
+The port's sockets we make ourselves, so that each can take the fast path.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Final, Protocol, final
 
 import trio
@@ -115,10 +119,29 @@ class Streams:
     def __init__(self) -> None:
         self._scopes: dict[trio.CancelScope, None] = {}
         self._over = trio.lowlevel.ParkingLot()
+        self._open = False
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Have them served until this is left: then those that are left are cut off, and seen to
+        end, and none begins any more.
+        """
+        self._open = True
+        try:
+            yield
+        finally:
+            self._open = False
+            for scope in self._scopes:
+                scope.cancel(reason="the server has ended")
+            with trio.CancelScope(shield=True):  # not for long: all are cancelled
+                await self.outlast()
 
     async def serve(self, serve: Serve, transport: Transport) -> None:
-        """Run `serve` in this task; returns early if `outlast` is cancelled."""
+        """Run `serve` in this task; returns early when `open` is left."""
         with trio.CancelScope() as scope:
+            if not self._open:
+                await transport.close()
+                return
             self._scopes[scope] = None
             try:
                 await serve(transport)
@@ -127,16 +150,7 @@ class Streams:
                 self._over.unpark_all()
 
     async def outlast(self) -> None:
-        """Wait until none is left; cancelled, cut off those that are, and see them end."""
-        try:
-            await self._wait_over()
-        finally:
-            for scope in self._scopes:
-                scope.cancel(reason="the server has ended")
-            with trio.CancelScope(shield=True):  # not for long: they are cancelled
-                await self._wait_over()
-
-    async def _wait_over(self) -> None:
+        """Wait until none is left."""
         while self._scopes:
             await self._over.park()
 

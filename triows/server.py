@@ -4,6 +4,8 @@
       └─ handlers   one task a connection   outlive accepting
            └─ accepting
 
+Streams that others serve in tasks of theirs are waited for, and cut off, as handlers are.
+
 Leaving `async with open_server()` drains; cancelling aborts.
 """
 
@@ -186,7 +188,8 @@ class Server:
         """Serve one connection over any stream, to its end; never raises but Cancelled.
 
         The task is the caller's; leaving `open_server` waits for its end as for that of any other
-        connection, and cuts it off when it cuts them off: then this returns.
+        connection, and cuts it off when it cuts them off: then this returns, and from then on at
+        once.
 
         Args:
             stream: taken over, and closed at the end.
@@ -236,7 +239,7 @@ class Server:
             services.start_soon(self._hub.run)
             services.start_soon(self._hub.pager.run, self._bus.fetch)
             services.start_soon(self._administration.stall.run)
-            async with trio.open_nursery() as handlers:
+            async with self._streams.open(), trio.open_nursery() as handlers:
                 if listeners is not None:
                     handlers.start_soon(self._accept, listeners, handlers)
                 try:

@@ -170,7 +170,7 @@ class Transport:
             reset: throw away what the kernel still holds for the peer.
         """
         if self._stream is not None:
-            with contextlib.suppress(trio.BrokenResourceError):
+            with contextlib.suppress(OSError, trio.BrokenResourceError):
                 await trio.aclose_forcefully(self._stream)
         elif self._socket is not None and self._socket.fileno() != -1:
             if reset:
