@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
+import trio
 
 import triows
 from tests.support_client import cli, read_all
@@ -68,3 +70,41 @@ async def test_run_takes_the_next_port_when_another_was_faster(
         async with embedded_server("session:1", triows.Settings(), None) as (_, link):
             assert int(link.split(":")[2].split("/")[0]) in set(EMBEDDED_PORTS) - set(taken)
         assert taken
+
+
+def _refused(number: int) -> triows.ConfigError:
+    error = triows.ConfigError("cannot listen")
+    error.__cause__ = OSError(number, "")
+    return error
+
+
+@pytest.mark.parametrize("number", [errno.EADDRINUSE, errno.EACCES])
+async def test_run_leaves_ports_that_are_not_for_it(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of somebody else, or kept from us: it takes the next, until there is none."""
+    asked: list[int] = []
+
+    async def bind_none(host: str, port: int, **options: Any) -> list[socket.socket]:
+        await trio.lowlevel.checkpoint()
+        asked.append(port)
+        raise _refused(number)
+
+    monkeypatch.setattr(listeners, "bind", bind_none)
+    with pytest.raises(triows.ConfigError, match="no port is free from 8080 to 8179"):
+        async with embedded_server("session:1", triows.Settings(), None):
+            pass
+    assert asked == list(EMBEDDED_PORTS)
+
+
+async def test_run_says_why_it_cannot_listen_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another port would not mend is told at once."""
+
+    async def bind_none(host: str, port: int, **options: Any) -> list[socket.socket]:
+        await trio.lowlevel.checkpoint()
+        raise _refused(errno.EMFILE)
+
+    monkeypatch.setattr(listeners, "bind", bind_none)
+    with pytest.raises(triows.ConfigError, match="cannot listen"):
+        async with embedded_server("session:1", triows.Settings(), None):
+            pass

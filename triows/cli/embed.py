@@ -17,6 +17,7 @@ from triows.cli.steer import Steering
 from triows.listeners import Listeners
 
 EMBEDDED_PORTS: Final = range(8080, 8180)
+_NOT_OURS: Final = {errno.EADDRINUSE, errno.EACCES}
 EMBEDDED_TTL: Final = 86_400  # seconds the printed tokens are good for
 
 
@@ -89,6 +90,6 @@ async def _open_first(section: triows.ServerSettings) -> Listeners:
             return await Listeners.open(attrs.evolve(section, port=port))
         except triows.ConfigError as error:
             cause = error.__cause__
-            if not (isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE):
+            if not (isinstance(cause, OSError) and cause.errno in _NOT_OURS):
                 raise
     raise triows.ConfigError(f"no port is free from {EMBEDDED_PORTS[0]} to {EMBEDDED_PORTS[-1]}")
