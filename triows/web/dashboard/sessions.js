@@ -24,7 +24,8 @@ export function sessionsView(session) {
     h("button", { type: "button", class: "chip", "aria-pressed": String(name === shown), "data-state": name, onclick: () => choose(name) }, title, h("span", { class: "number" })),
   );
   const summary = h("p", { class: "muted summary" });
-  const empty = h("div", { class: "empty", hidden: true });
+  const mismatch = h("div", { class: "empty", hidden: true }, ...nothingMatches());
+  const nothing = h("div", { class: "empty", hidden: true }, ...nothingYet());
   const wrapper = h("div", { class: "table" }, table.element);
   const element = h(
     "section",
@@ -32,7 +33,8 @@ export function sessionsView(session) {
     h("div", { class: "heading" }, h("h1", { tabindex: "-1" }, "Sessions"), summary),
     h("div", { class: "bar" }, h("div", { class: "chips", role: "group", "aria-label": "State" }, ...chips), filter),
     wrapper,
-    empty,
+    mismatch,
+    nothing,
   );
 
   function choose(name) {
@@ -52,9 +54,9 @@ export function sessionsView(session) {
     }
     table.update(matching.slice(0, MAX_SHOWN));
     wrapper.hidden = !matching.length;
-    const streamed = channels.some(({ channel }) => !isSystem(channel)); // that we watch is told on one of those
-    empty.hidden = streamed && matching.length > 0;
-    if (!empty.hidden) empty.replaceChildren(...(streamed ? nothingMatches() : nothingYet()));
+    mismatch.hidden = !channels.length || matching.length > 0;
+    // That we are here is told on a channel of the system.
+    nothing.hidden = !mismatch.hidden || channels.some(({ channel }) => !isSystem(channel));
     const viewers = channels.reduce((sum, each) => sum + each.viewers, 0);
     const cut = matching.length > MAX_SHOWN ? `; the first ${count(MAX_SHOWN)} are shown, filter to see others` : "";
     say(summary, `${plural(channels.length, "channel")}${more ? " and more" : ""}, ${plural(viewers, "viewer")}${cut}`);
