@@ -55,13 +55,14 @@ async def test_few_are_under_way(nursery: Nursery, autojump_clock: MockClock) ->
     talk, server = await _talk(messages_per_second=1000, messages_burst=20)
     nursery.start_soon(publish_all, talk, "session:1", LOGS)
     seen: list[str] = []
-    while len(seen) < len(LOGS):
-        await trio.sleep(1)
-        came = await server.read()
-        assert len(came) <= 10
-        seen += came
-        for id_ in came:
-            await server.answer(id_)
+    with trio.fail_after(60):
+        while len(seen) < len(LOGS):
+            await trio.sleep(1)
+            came = await server.read()
+            assert len(came) <= 10
+            seen += came
+            for id_ in came:
+                await server.answer(id_)
     assert seen == list(LOGS)
 
 

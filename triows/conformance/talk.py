@@ -40,7 +40,7 @@ class Pace:
     run and half of the burst, since a server that was held up reads everything at once.
 
     Attributes:
-        window: messages that may be under way without an answer, for the same reason.
+        window: messages that may be under way without an answer: half of the burst, too.
     """
 
     def __init__(self, limits: dict[str, Any]) -> None:
