@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { mock, test } from "node:test";
 import { pass, settle, start } from "./support.mjs";
 
 const UNLIMITED = { limits: { messages_per_second: 0, messages_burst: 0, bytes_per_second: 0 } };
@@ -77,6 +77,9 @@ for (const [limits, seconds, most, least] of [
 ]) {
   test(`it stays within ${JSON.stringify(limits)}`, async (t) => {
     const world = await open(t, { limits: { bytes_per_second: 0, ...limits } });
+    const { setTimeout } = globalThis;
+    const waits = [];
+    mock.method(globalThis, "setTimeout", (action, wait) => waits.push(wait) && setTimeout(action, wait));
     for (let n = 0; n < 900; n++) world.client.publish("session:1", "log", n).catch(() => {});
     // A bucket as the server has it: never overdrawn, at any moment.
     const rate = limits.messages_per_second || 1000 / 90;
@@ -91,6 +94,8 @@ for (const [limits, seconds, most, least] of [
       await pass(0.01, 0.01);
     }
     assert.ok(sent <= most && sent >= least, `${sent} sent`);
+    // A part of a millisecond is none to a timer: it would come too early, again and again.
+    assert.ok(waits.length && waits.every((wait) => Number.isInteger(wait) && wait >= 1), `${waits}`);
   });
 }
 

@@ -12,7 +12,7 @@ const MAX_QUEUE = 1000;
 const MAX_NESTING = 100;
 
 const now = () => performance.now() / 1000;
-const after = (seconds, action) => setTimeout(action, Math.min(seconds * 1000, 2 ** 31 - 1));
+const after = (seconds, action) => setTimeout(action, Math.min(Math.ceil(seconds * 1000), 2 ** 31 - 1));
 const unique = () => crypto.getRandomValues(new Uint32Array(4)).join("-");
 const depth = (value) =>
   value && typeof value === "object"
