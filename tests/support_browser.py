@@ -7,7 +7,9 @@ Everything listens on loopback, on free ports, and ends with its test. The fixtu
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -53,16 +55,25 @@ def wait_until(what: str, is_so: Callable[[], Any], seconds: float = DEADLINE) -
 
 
 def run_node(*arguments: object, seconds: float = 120) -> subprocess.CompletedProcess[str]:
-    """Run the Node of the project; its output is in the result, both streams together."""
-    return subprocess.run(
-        [NODE, *map(str, arguments)],
+    """Run the Node of the project; its output is in the result, both streams together.
+
+    Late, it is killed, and what it has started: its test runner has a process for each file.
+    """
+    command = [str(NODE), *map(str, arguments)]
+    with subprocess.Popen(
+        command,
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=seconds,
-        check=False,
-    )
+        start_new_session=True,
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=seconds)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, output)
 
 
 def hold_port() -> socket.socket:
