@@ -323,9 +323,9 @@ class Command:
 
 @asynccontextmanager
 async def cli(*arguments: object, **variables: str) -> AsyncIterator[Command]:
-    """Run `triows` with arguments and environment variables; it is killed after 20 s."""
+    """Run `triows` with arguments and environment variables; it is killed after 60 s."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("TRIOWS_")}
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         process = await trio.lowlevel.open_process(
             [sys.executable, "-c", "from triows.cli import main; main()", *map(str, arguments)],
             stdin=subprocess.PIPE,

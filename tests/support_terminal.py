@@ -98,7 +98,7 @@ async def window_of(command: list[str], **variables: str) -> AsyncIterator[Windo
     termios.tcsetwinsize(near, SIZE)
     stream = trio.lowlevel.FdStream(far)
     try:
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             process = await trio.lowlevel.open_process(
                 command,
                 stdin=near,

@@ -19,7 +19,7 @@ from tests.support_redis import free_port
 
 @asynccontextmanager
 async def _server() -> AsyncIterator[triows.Server]:
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with triows.open_server(auth=triows.JWTAuth(SECRET), port=0) as server:
             yield server
 

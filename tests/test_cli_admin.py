@@ -33,7 +33,7 @@ def test_page_names_every_command() -> None:
 @asynccontextmanager
 async def _server(**options: Any) -> AsyncIterator[tuple[triows.Server, partial[Any]]]:
     """Run a server, and hand out how to ask it as an administrator."""
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with triows.open_server(auth=triows.JWTAuth(SECRET), port=0, **options) as server:
             url = f"ws://127.0.0.1:{server.port}/ws"
             yield server, partial(cli, TRIOWS_URL=url, TRIOWS_TOKEN=ADMIN)

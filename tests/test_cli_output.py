@@ -161,7 +161,7 @@ class _Screen(io.StringIO):
 
 async def _tail(client: triows.Client, **options: Any) -> int:
     defaults: dict[str, Any] = {"lines": None, "since": None, "as_json": False}
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         return await tail(client, CHANNEL, **{**defaults, **options})
 
 

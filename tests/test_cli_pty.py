@@ -42,7 +42,7 @@ class _Published:
 
 async def _run(*command: str) -> tuple[int, _Published]:
     published = _Published()
-    with trio.fail_after(15):
+    with trio.fail_after(60):
         status = await run_command(list(command), published.publish, pty=True)
     return status, published
 
@@ -144,7 +144,7 @@ async def test_pty_publishes_an_unfinished_line(
         if published.logs and published.logs[-1]["text"] == "Name? ":
             await trio.Path(gate).write_text("Ann\n")
 
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         await run_command(["sh", "-c", f"printf 'Name? '; cat {gate}"], publish, pty=True)
     assert published.logs == [
         {"stream": "terminal", "text": "Name? ", "partial": True},
@@ -198,7 +198,7 @@ async def test_pty_publishes_the_last_line_without_newline(
     assert published.messages[-1].type == "end"
 
 
-@pytest.mark.parametrize("left", ["sleep 30", "yes"])
+@pytest.mark.parametrize("left", ["sleep 300", "yes"])
 async def test_pty_does_not_wait_for_what_was_left_running(
     left: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -38,7 +38,7 @@ class _Session:
 
     async def run(self, script: str, *, pty: bool) -> int:
         """Run a shell script."""
-        with trio.fail_after(15):
+        with trio.fail_after(60):
             return await run_command(
                 ["sh", "-c", script], self.publish, pty=pty, steering=self.steering
             )
@@ -243,7 +243,7 @@ async def test_each_command_is_obeyed_once(
     nursery: trio.Nursery, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Old ones are not obeyed, and those over a lost connection once, when it is back."""
-    with trio.fail_after(15):
+    with trio.fail_after(60):
         async with (
             memory_server() as server,
             triows.open_client(

@@ -293,7 +293,7 @@ async def test_drain_acknowledges_what_was_published(
         commit(self, *rows, **more)
 
     path = tmp_path / "store.db"
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with stored(path) as server:
             await server.publish(A, triows.log(0))
             peer = await connect(server, nursery)
