@@ -27,6 +27,7 @@ import pytest
 from selenium import webdriver
 
 from tests.support import token
+from tests.support_ports import hold_port
 
 ROOT = Path(__file__).parent.parent
 WEB = ROOT / "triows" / "web"
@@ -74,18 +75,6 @@ def run_node(*arguments: object, seconds: float = 120) -> subprocess.CompletedPr
             os.killpg(process.pid, signal.SIGKILL)
             raise
     return subprocess.CompletedProcess(command, process.returncode, output)
-
-
-def hold_port() -> socket.socket:
-    """Bind a free port and never listen: nobody else is given it until the socket is closed.
-
-    A server with SO_REUSEADDR, as ours have, can listen beside it, go, and come back. While there
-    is none, connections are refused.
-    """
-    held = socket.socket()
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    held.bind(("127.0.0.1", 0))
-    return held
 
 
 class LiveServer:

@@ -11,7 +11,8 @@ from typing import Any, TypeAlias
 import pytest
 from _pytest.mark import ParameterSet
 
-from tests.support_redis import Redis, free_port, redis_running, valkey, wait_for
+from tests.support_ports import free_port
+from tests.support_redis import Redis, redis_running, valkey, wait_for
 from tests.support_store import MEMORY
 from triows.bus.keys import SLOTS, ClusterKeys, slot_of
 

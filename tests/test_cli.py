@@ -14,7 +14,7 @@ import trio
 import triows
 from tests.support import SECRET, Peer, request_head, token
 from tests.support_client import CHANNEL, cli, offsets, read
-from tests.support_redis import free_port
+from tests.support_ports import free_port
 
 
 @asynccontextmanager

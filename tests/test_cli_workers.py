@@ -14,7 +14,7 @@ from trio.testing import MockClock
 import triows
 from tests.support import SECRET, Peer, request_head
 from tests.support_client import CHANNEL, Command, cli
-from tests.support_redis import free_port
+from tests.support_ports import free_port
 from tests.support_workers import ALONE, children, is_alive, logged, program, wait
 from triows.cli import workers
 from triows.cli.serve import DRAINING

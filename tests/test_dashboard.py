@@ -10,8 +10,9 @@ from selenium.webdriver import Chrome, Keys
 
 import triows
 from tests.support import SECRET
-from tests.support_browser import browser, hold_port, shared_browser, wait_until
+from tests.support_browser import browser, shared_browser, wait_until
 from tests.support_dashboard import ADMIN, Dashboard, DashboardServer, serving
+from tests.support_ports import hold_port
 
 __all__ = ["browser", "shared_browser"]
 pytestmark = pytest.mark.slow

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import IO
 
 import pytest
-from selenium.webdriver import Chrome
+from selenium.webdriver import Chrome, Keys
 
 from tests.support_browser import DEADLINE, browser, shared_browser
 from tests.support_dashboard import Dashboard
@@ -68,6 +68,11 @@ def test_link_of_serve_dev_administers(browser: Chrome) -> None:
         dashboard = follow(browser, next_link(printed))
         dashboard.see("a.channel", "system:connections")  # that we are here
         dashboard.see(".empty", "Nothing is streamed yet")
+        command = dashboard.see(".command", "triows run")
+        dashboard.see("#filter").send_keys("another")
+        dashboard.see(".empty", "No channel matches")
+        dashboard.see("#filter").send_keys(Keys.BACKSPACE * 7)
+        assert dashboard.see(".command") == command  # as it was, with what was selected in it
         assert [link.text for link in dashboard.all("nav a")] == [
             "Sessions",
             "Connections",

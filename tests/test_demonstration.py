@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.support_redis import Redis, free_port
+from tests.support_ports import free_port
+from tests.support_redis import Redis
 from tests.support_redis import redis as redis
 
 ROOT = Path(__file__).parent.parent

@@ -8,7 +8,8 @@ import pytest
 import trustme
 
 from tests.support_cluster import started
-from tests.support_redis import Redis, free_port, redis_running, running, until
+from tests.support_ports import free_port
+from tests.support_redis import Redis, redis_running, running, until
 from tests.support_redis import redis as redis
 from triows.errors import ConfigError
 
